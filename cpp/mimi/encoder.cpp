@@ -1,0 +1,107 @@
+#include "mimi/encoder.h"
+
+#include "mimi/chunks.h"
+#include "runtime/error.h"
+
+namespace csm {
+
+namespace {
+
+size_t graph_nodes(const MimiModel& model) {
+    return 64 + transformer_nodes(model.config.transformer) + kConvNodes * (2 + model.weights.encoder.convolutions()) +
+           rvq_encode_nodes(model.config.codebooks);
+}
+
+std::shared_ptr<const MimiModel> with_encoder(std::shared_ptr<const MimiModel> model) {
+    if (!model->weights.has_encoder) {
+        throw ArgumentError("the model file holds no Mimi encoder: audio cannot be encoded; convert the checkpoint with its encoder");
+    }
+    return model;
+}
+
+}  // namespace
+
+MimiEncoder::MimiEncoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model)
+    : device_(std::move(device)),
+      model_(with_encoder(std::move(model))),
+      pool_(device_, 16 + LatentTransformer::tensors(model_->config) + model_->weights.encoder.convolutions()),
+      states_(pool_),
+      transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride),
+      samples_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, 1, int64_t{model_->config.frame_size()} * kMaxChunkFrames)),
+      start_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32, 1)),
+      codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32, int64_t{model_->config.codebooks} * kMaxChunkFrames)),
+      latents_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, model_->config.hidden, kMaxChunkFrames)) {
+    model_->weights.encoder.add_states(states_);
+    states_.add(model_->weights.downsample);
+    pool_.allocate();
+}
+
+std::unique_ptr<Graph> MimiEncoder::build(int64_t n) {
+    auto graph = std::make_unique<Graph>(device_, graph_nodes(*model_));
+    ggml_context* ctx = graph->ctx();
+    const MimiWeights& w = model_->weights;
+    ggml_tensor* x = build_seanet_encoder(*graph, w.encoder, states_, ggml_view_2d(ctx, samples_, 1, n, samples_->nb[1], 0));
+    x = transformer_.build(*graph, w.encoder_transformer, x);
+    build_replicated_past(*graph, w.downsample, states_, x, start_);
+    x = build_conv(*graph, w.downsample, states_, x, Activation::none, Padding::replicate);
+    const int64_t frames = x->ne[1];
+    graph->add(ggml_cpy(ctx, x, ggml_view_2d(ctx, latents_, x->ne[0], frames, latents_->nb[1], 0)));
+    const auto rows = [&](int first, int count) {
+        return ggml_view_2d(ctx, codes_, frames, count, sizeof(int32_t) * static_cast<size_t>(frames),
+                            sizeof(int32_t) * static_cast<size_t>(first * frames));
+    };
+    build_rvq_encode(*graph, w.semantic, x, rows(0, w.semantic.codebooks));
+    build_rvq_encode(*graph, w.acoustic, x, rows(w.semantic.codebooks, w.acoustic.codebooks));
+    graph->allocate();
+    return graph;
+}
+
+void MimiEncoder::run(Graph& graph, const float* samples, int64_t n, int32_t* codes, float* latents) {
+    const MimiConfig& c = model_->config;
+    const auto frames = static_cast<size_t>(this->frames(n)), q = static_cast<size_t>(c.codebooks);
+    const float start = started_ ? 0.0f : 1.0f;
+    upload(samples_, samples, sizeof(float) * static_cast<size_t>(n));
+    upload(start_, &start, sizeof start);
+    transformer_.advance(static_cast<int>((n + c.latent_size() - 1) / c.latent_size()));
+    graph.compute();
+    started_ = true;
+    std::vector<int32_t> by_codebook(frames * q);
+    download(codes_, by_codebook.data(), by_codebook.size() * sizeof(int32_t));
+    for (size_t t = 0; t < frames; ++t) {
+        for (size_t i = 0; i < q; ++i) codes[t * q + i] = by_codebook[i * frames + t];
+    }
+    if (latents != nullptr) download(latents_, latents, sizeof(float) * frames * static_cast<size_t>(c.hidden));
+}
+
+void MimiEncoder::encode(const float* samples, int64_t n, bool final, int32_t* codes, float* latents) {
+    const MimiConfig& c = model_->config;
+    if (!final && n % frame_size() != 0) {
+        throw ArgumentError(cat("got ", n, " samples, expected a multiple of ", frame_size(), " unless the stream ends with them"));
+    }
+    while (n > 0) {
+        int64_t frames = 1, taken = n;
+        if (n >= frame_size()) {
+            const int size = chunk_frames(n / frame_size());
+            auto& graph = graphs_[size];
+            frames = size;
+            taken = frames * frame_size();
+            if (!graph) graph = build(taken);
+            run(*graph, samples, taken, codes, latents);
+        } else {
+            run(*build(n), samples, n, codes, latents);
+        }
+        n -= taken;
+        samples += taken;
+        codes += frames * c.codebooks;
+        if (latents != nullptr) latents += frames * c.hidden;
+    }
+    if (final) reset();
+}
+
+void MimiEncoder::reset() {
+    states_.reset();
+    transformer_.reset();
+    started_ = false;
+}
+
+}  // namespace csm
