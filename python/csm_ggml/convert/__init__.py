@@ -1,0 +1,16 @@
+"""Checkpoints: converting what is published, changing number formats, making random ones."""
+
+from .conversion import convert, quantize_file
+from .presets import PRESETS
+from .random_model import make_random
+from .types import WEIGHT_TYPES
+from .writer import Report
+
+__all__ = [
+    "PRESETS",
+    "WEIGHT_TYPES",
+    "Report",
+    "convert",
+    "make_random",
+    "quantize_file",
+]

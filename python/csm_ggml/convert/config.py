@@ -1,0 +1,230 @@
+"""Hyper-parameters of a checkpoint, and their keys in our GGUF files (docs/GGUF.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import prod
+from typing import Any
+
+from csm_ggml._core import ModelFormatError
+
+FORMAT_VERSION = 1
+ARCHITECTURE = "csm"
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of the backbone or of the depth decoder."""
+
+    block_count: int
+    embedding_length: int
+    feed_forward_length: int
+    head_count: int
+    head_count_kv: int
+    head_dim: int
+    rms_epsilon: float = 1e-5
+    freq_base: float = 500_000.0
+
+
+@dataclass(frozen=True)
+class MimiConfig:
+    """Sizes of the codec; the defaults are Mimi's own."""
+
+    sample_rate: int = 24_000
+    hidden_size: int = 512
+    num_filters: int = 64
+    upsampling_ratios: tuple[int, ...] = (8, 6, 5, 4)
+    kernel_size: int = 7
+    last_kernel_size: int = 3
+    residual_kernel_size: int = 3
+    num_residual_layers: int = 1
+    dilation_growth_rate: int = 2
+    compress: int = 2
+    resample_stride: int = 2
+    block_count: int = 8
+    feed_forward_length: int = 2048
+    head_count: int = 8
+    head_count_kv: int = 8
+    head_dim: int = 64
+    sliding_window: int = 250
+    norm_epsilon: float = 1e-5
+    freq_base: float = 10_000.0
+    codebook_size: int = 2048
+    codebook_dim: int = 256
+
+    @property
+    def frame_size(self) -> int:
+        """Samples in a frame."""
+        return prod(self.upsampling_ratios) * self.resample_stride
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Sampling defaults; what is None is left to the engine."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    depth_temperature: float | None = None
+    depth_top_k: int | None = None
+    depth_top_p: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything but the tokenizer's text ids."""
+
+    codebooks: int
+    audio_vocab_size: int
+    text_vocab_size: int
+    context_length: int
+    backbone: TransformerConfig
+    depth: TransformerConfig
+    mimi: MimiConfig
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    name: str | None = None
+
+
+_MODEL_KEYS = {
+    "csm.codebooks": "codebooks",
+    "csm.audio_vocab_size": "audio_vocab_size",
+    "csm.text_vocab_size": "text_vocab_size",
+    "csm.context_length": "context_length",
+}
+_TRANSFORMER_KEYS = {
+    "block_count": "block_count",
+    "embedding_length": "embedding_length",
+    "feed_forward_length": "feed_forward_length",
+    "attention.head_count": "head_count",
+    "attention.head_count_kv": "head_count_kv",
+    "attention.head_dim": "head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_epsilon",
+    "rope.freq_base": "freq_base",
+}
+_MIMI_TRANSFORMER_KEYS = {
+    "block_count": "block_count",
+    "feed_forward_length": "feed_forward_length",
+    "attention.head_count": "head_count",
+    "attention.head_count_kv": "head_count_kv",
+    "attention.head_dim": "head_dim",
+    "attention.sliding_window": "sliding_window",
+    "attention.layer_norm_epsilon": "norm_epsilon",
+    "rope.freq_base": "freq_base",
+}
+_MIMI_KEYS = {
+    **{
+        f"mimi.{f.name}": f.name
+        for f in fields(MimiConfig)
+        if f.name not in _MIMI_TRANSFORMER_KEYS.values()
+    },
+    **{f"mimi.transformer.{key}": name for key, name in _MIMI_TRANSFORMER_KEYS.items()},
+}
+_FLOATS = {"rms_epsilon", "norm_epsilon", "freq_base"}
+
+SEMANTIC_CODEBOOKS = 1
+"""The split quantizer's first part holds one codebook; the engine knows no other split."""
+
+
+def to_metadata(config: ModelConfig) -> dict[str, Any]:
+    """GGUF keys and values of the hyper-parameters: floats for f32 keys, ints for u32 ones."""
+    keys: dict[str, Any] = {"csm.format_version": FORMAT_VERSION}
+    if config.name:
+        keys["general.name"] = config.name
+    keys |= {key: getattr(config, name) for key, name in _MODEL_KEYS.items()}
+    for part in ("backbone", "depth"):
+        sizes = getattr(config, part)
+        keys |= {f"csm.{part}.{key}": getattr(sizes, n) for key, n in _TRANSFORMER_KEYS.items()}
+    for setting in fields(GenerationConfig):
+        value = getattr(config.generation, setting.name)
+        if value is not None:
+            keys[f"csm.generation.{setting.name}"] = value
+    keys |= {key: getattr(config.mimi, name) for key, name in _MIMI_KEYS.items()}
+    keys["mimi.upsampling_ratios"] = list(config.mimi.upsampling_ratios)
+    keys["mimi.semantic_codebooks"] = SEMANTIC_CODEBOOKS
+    return keys
+
+
+def from_metadata(keys: Mapping[str, Any], where: str) -> ModelConfig:
+    """The inverse of `to_metadata`.
+
+    Raises:
+        ModelFormatError: a key is missing or holds something else than it should.
+    """
+    version = keys.get("csm.format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{where}: csm.format_version is {version!r}, expected {FORMAT_VERSION}"
+        )
+    language = {
+        part: TransformerConfig(
+            **{n: _get(keys, f"csm.{part}.{key}", n, where) for key, n in _TRANSFORMER_KEYS.items()}
+        )
+        for part in ("backbone", "depth")
+    }
+    mimi = {name: _get(keys, key, name, where) for key, name in _MIMI_KEYS.items()}
+    config = ModelConfig(
+        **{name: _get(keys, key, name, where) for key, name in _MODEL_KEYS.items()},
+        backbone=language["backbone"],
+        depth=language["depth"],
+        mimi=MimiConfig(**mimi),
+        generation=GenerationConfig(
+            **{f.name: keys.get(f"csm.generation.{f.name}") for f in fields(GenerationConfig)}
+        ),
+        name=keys.get("general.name"),
+    )
+    check(config, where)
+    return config
+
+
+def _get(keys: Mapping[str, Any], key: str, name: str, where: str) -> Any:
+    value = keys.get(key)
+    if name == "upsampling_ratios":
+        if isinstance(value, list | tuple) and value and all(_is_size(v) for v in value):
+            return tuple(value)
+        raise ModelFormatError(f"{where}: {key} is {value!r}, expected a list of positive integers")
+    if name in _FLOATS:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return float(value)
+        raise ModelFormatError(f"{where}: {key} is {value!r}, expected a positive number")
+    if not _is_size(value):
+        raise ModelFormatError(f"{where}: {key} is {value!r}, expected a positive integer")
+    return value
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31
+
+
+def check(config: ModelConfig, where: str) -> None:
+    """Raise ModelFormatError where hyper-parameters contradict each other."""
+
+    def require(holds: bool, what: str) -> None:
+        if not holds:
+            raise ModelFormatError(f"{where}: {what}")
+
+    for part in ("backbone", "depth"):
+        sizes: TransformerConfig = getattr(config, part)
+        require(
+            sizes.head_count % sizes.head_count_kv == 0,
+            f"{part} has {sizes.head_count} query heads, expected a multiple of its "
+            f"{sizes.head_count_kv} key/value heads",
+        )
+        require(sizes.head_dim % 2 == 0, f"{part} head width is {sizes.head_dim}, expected even")
+    mimi = config.mimi
+    require(
+        mimi.head_count % mimi.head_count_kv == 0,
+        f"the codec has {mimi.head_count} query heads, expected a multiple of its "
+        f"{mimi.head_count_kv} key/value heads",
+    )
+    require(mimi.head_dim % 2 == 0, f"codec head width is {mimi.head_dim}, expected even")
+    require(config.codebooks >= 2, f"{config.codebooks} codebooks, expected at least 2")
+    require(
+        config.audio_vocab_size >= mimi.codebook_size,
+        f"{config.audio_vocab_size} audio codes in the language model, expected at least the "
+        f"codec's {mimi.codebook_size}",
+    )
+    require(
+        mimi.num_filters // mimi.compress > 0,
+        f"{mimi.num_filters} filters compressed by {mimi.compress} leave no channel",
+    )

@@ -1,0 +1,120 @@
+"""`convert` and `quantize_file`: the two ways from an existing checkpoint to one of our files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from csm_ggml._core import ModelFormatError
+
+from .checkpoint import Checkpoint
+from .config import from_metadata, to_metadata
+from .layout import ENCODER_PREFIXES, expected
+from .policy import TypePolicy
+from .readers import Origin, open_origin
+from .sources import Kind, PathLike, open_file
+from .tensors import plain
+from .tokenizer import read_metadata
+from .writer import Report, plan, write
+
+
+def convert(
+    source: PathLike | Sequence[PathLike],
+    output: PathLike,
+    *,
+    type: str = "f16",
+    mimi: PathLike | None = None,
+    tokenizer: PathLike | None = None,
+    depth_type: str | None = None,
+    codec_type: str = "f32",
+    name: str | None = None,
+    progress: bool = True,
+) -> Report:
+    """Convert a CSM checkpoint into one GGUF file that the engine loads.
+
+    The source's kind is told by its tensor names: the original release, transformers' format (a
+    folder that holds both counts as this), or the three GGUF files of llama.cpp pull request
+    12648. About one slice of a tensor is in memory at a time.
+
+    Args:
+        source: a safetensors file, a folder, the backbone file of a GGUF trio, or several files.
+        output: the GGUF file to write; one that exists is replaced when the new one is complete.
+        type: ggml type of the language models' matrices, such as `f16`, `q8_0`, `q4_k`.
+        mimi: file or folder of the codec, in Kyutai's or transformers' naming; needed where the
+            source has none.
+        tokenizer: a `tokenizer.json` or its folder; needed where the source has none.
+        depth_type: ggml type of the depth decoder if it shall differ from `type`.
+        codec_type: `f32` or `f16`, of the codec's matrices and convolutions.
+        name: the model's name for people; without it the name of the source.
+        progress: show a bar while writing, if stderr is a terminal.
+
+    Returns:
+        What was written, with notes on assumptions and on formats that did not fit.
+
+    Raises:
+        ValueError: a type is unknown, or the output is one of the inputs.
+        FileNotFoundError: a path does not exist.
+        ModelFormatError: the source is of no known kind, damaged, incomplete, or has features the
+            engine lacks.
+        OSError: the file cannot be written.
+    """
+    policy = TypePolicy(type, depth_type, codec_type)
+    origin = open_origin(source, mimi, tokenizer)
+    if name is None and isinstance(source, str | Path):
+        name = Path(source).resolve().stem
+    return _write(origin, Path(output), policy, name, progress)
+
+
+def quantize_file(
+    source: PathLike,
+    output: PathLike,
+    type: str,
+    depth_type: str | None = None,
+    *,
+    codec_type: str = "f32",
+    progress: bool = True,
+) -> Report:
+    """Rewrite one of our files with other number formats; tensors that keep theirs are copied.
+
+    Args:
+        source: a csm-ggml GGUF file.
+        output: the file to write.
+        type: ggml type of the language models' matrices.
+        depth_type: ggml type of the depth decoder if it shall differ from `type`.
+        codec_type: `f32` or `f16`.
+        progress: show a bar while writing, if stderr is a terminal.
+
+    Raises:
+        ValueError: a type is unknown, or the output is the input.
+        FileNotFoundError: a path does not exist.
+        ModelFormatError: the source is not one of our files, or damaged.
+        OSError: the file cannot be written.
+    """
+    policy = TypePolicy(type, depth_type, codec_type)
+    file = open_file(Path(source))
+    where = str(file.path)
+    if file.kind is not Kind.OWN:
+        raise ModelFormatError(f"{where}: {file.kind.value}, expected a csm-ggml file; convert it")
+    config = from_metadata(file.metadata, where)
+    vocabulary = read_metadata(file.metadata, where)
+    tensors = Checkpoint(where, file.tensors)
+    encoder = tensors.has_prefix(*ENCODER_PREFIXES)
+    items = [
+        (spec, plain(tensors.take(spec.name, spec.shape), spec.shape))
+        for spec in expected(config, encoder=encoder)
+    ]
+    tensors.finish([])
+    origin = Origin(config, vocabulary, items, [file.path], [])
+    return _write(origin, Path(output), policy, config.name, progress)
+
+
+def _write(
+    origin: Origin, output: Path, policy: TypePolicy, name: str | None, progress: bool
+) -> Report:
+    if output.resolve() in {path.resolve() for path in origin.inputs}:
+        raise ValueError(f"{output}: is one of the files to be read; write to another name")
+    planned, notes = plan(origin.items, policy)
+    metadata = to_metadata(origin.config) | origin.vocabulary.to_metadata()
+    if name:
+        metadata["general.name"] = name
+    return write(output, metadata, planned, notes=[*origin.notes, *notes], progress=progress)

@@ -1,0 +1,66 @@
+"""Which number format each tensor gets.
+
+- Norms, biases, scales and rotary factors stay F32: they are tiny, and ggml's element-wise
+  operations want it.
+- The matrices of the two language models are what a frame reads, so they get the asked type. The
+  depth decoder may have its own: it is read 31 times a frame, and it suffers first from coarse
+  formats.
+- Embedding tables are only gathered from, a few rows a frame, so a coarse format would cost
+  quality and save no time: they take the asked float type, and q8_0 with any quantized one.
+- The codec decides what is heard, and is small: F32 unless asked otherwise. Codebooks are always
+  F32, because encoding compares distances that a coarser format makes equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import types
+from .layout import Role, Spec
+
+CODEC_TYPES = ("f32", "f16")
+
+
+@dataclass(frozen=True)
+class TypePolicy:
+    """The asked formats.
+
+    Attributes:
+        type: of the language models.
+        depth_type: of the depth decoder, its projection and its heads; None means `type`.
+        codec_type: `f32` or `f16`.
+    """
+
+    type: str
+    depth_type: str | None = None
+    codec_type: str = "f32"
+
+    def __post_init__(self) -> None:
+        """Normalize the names; raises ValueError for one that is not a weight type."""
+        object.__setattr__(self, "type", types.check_type(self.type))
+        depth = self.type if self.depth_type is None else self.depth_type
+        object.__setattr__(self, "depth_type", types.check_type(depth, "depth_type"))
+        codec = types.check_type(self.codec_type, "codec_type")
+        if codec not in CODEC_TYPES:
+            raise ValueError(f"codec_type={self.codec_type!r}: expected one of {CODEC_TYPES}")
+        object.__setattr__(self, "codec_type", codec)
+
+    def choose(self, spec: Spec) -> tuple[str, str | None]:
+        """The tensor's format, and a note where it could not be the asked one."""
+        asked = self._asked(spec.role)
+        columns = spec.shape[-1]
+        if columns % types.block_length(asked) == 0:
+            return asked, None
+        given = "q8_0" if columns % types.block_length("q8_0") == 0 else "f16"
+        return given, f"{spec.name}: rows of {columns} values do not fit {asked}, stored as {given}"
+
+    def _asked(self, role: Role) -> str:
+        if role in (Role.SMALL, Role.CODEBOOK):
+            return "f32"
+        if role in (Role.CODEC_MATRIX, Role.CODEC_CONVOLUTION):
+            return self.codec_type
+        if role is Role.TABLE:
+            return self.type if self.type in types.FLOAT_TYPES else "q8_0"
+        asked = self.depth_type if role is Role.DEPTH else self.type
+        assert asked is not None
+        return asked

@@ -1,0 +1,350 @@
+"""From source files to our tensors: one reader for each kind of checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csm_ggml._core import ModelFormatError
+
+from . import codec_names, language_names
+from .checkpoint import Checkpoint
+from .codec import Codec, derive_config, open_codec
+from .config import GenerationConfig, MimiConfig, ModelConfig, TransformerConfig, check
+from .layout import Spec, expected
+from .rope import Llama3Scaling, Rope
+from .sources import Kind, PathLike, SourceFile, candidates, merge, open_file, trio_siblings
+from .tensors import Rows, Stored, constant
+from .tokenizer import Vocabulary, read_metadata, read_tokenizer_json
+from .transformers_config import read_generation, read_json, read_mimi, read_model
+
+CSM_ROPE = Rope(500_000.0, Llama3Scaling())
+"""The rotary embedding of both models of csm-1b, for files that do not tell."""
+
+CSM_HEAD_DIMS = {"backbone": 64, "depth": 128}
+"""Head widths of csm-1b, for files that do not tell."""
+
+CSM_CONTEXT = 2048
+
+
+@dataclass
+class Origin:
+    """A checkpoint ready to be written.
+
+    Attributes:
+        config: hyper-parameters.
+        vocabulary: the tokenizer.
+        items: our tensors in the order of the file, with where their values come from.
+        inputs: the files read.
+        notes: what a user should know, one sentence each.
+    """
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    items: list[tuple[Spec, Rows]]
+    inputs: list[Path]
+    notes: list[str]
+
+
+def open_origin(
+    source: PathLike | Sequence[PathLike], mimi: PathLike | None, tokenizer: PathLike | None
+) -> Origin:
+    """Find, recognize and check a checkpoint.
+
+    Args:
+        source: file, folder, or several of them.
+        mimi: the codec's file or folder, if it is not with the source.
+        tokenizer: `tokenizer.json` or its folder, if it is not with the source.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ModelFormatError: the checkpoint is of no known kind, incomplete, or has features that the
+            engine lacks.
+    """
+    files = [open_file(path) for path in candidates(source)]
+    if [f.kind for f in files] == [Kind.LLAMA_BACKBONE]:
+        files += [open_file(path) for path in trio_siblings(files[0].path)]
+    kinds = {file.kind for file in files}
+    codec_files = [f for f in files if f.kind is Kind.CODEC]
+    if mimi is not None:
+        given = [open_file(path) for path in candidates(mimi)]
+        codec_files = [f for f in given if f.kind in (Kind.CODEC, Kind.TRANSFORMERS)]
+        if not codec_files:
+            raise ModelFormatError(f"{mimi}: no Mimi weights found there")
+    label = str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+    if Kind.TRANSFORMERS in kinds or Kind.ORIGINAL in kinds:
+        kind = Kind.TRANSFORMERS if Kind.TRANSFORMERS in kinds else Kind.ORIGINAL
+        language = [f for f in files if f.kind is kind]
+        reader = _Reader(label, language, codec_files, mimi is not None, tokenizer)
+        return reader.transformers() if kind is Kind.TRANSFORMERS else reader.original()
+    if Kind.LLAMA_BACKBONE in kinds or Kind.LLAMA_DEPTH in kinds:
+        language = [f for f in files if f.kind in (Kind.LLAMA_BACKBONE, Kind.LLAMA_DEPTH)]
+        return _Reader(label, language, codec_files, mimi is not None, tokenizer).llama_csm()
+    raise _unrecognized(label, source, files)
+
+
+def _unrecognized(
+    label: str, source: PathLike | Sequence[PathLike], files: Sequence[SourceFile]
+) -> ModelFormatError:
+    kinds = {file.kind for file in files}
+    if Kind.OWN in kinds:
+        return ModelFormatError(
+            f"{label}: already a csm-ggml file; to change its number format use `csm-ggml quantize`"
+        )
+    if Kind.ADAPTER in kinds:
+        return ModelFormatError(
+            f"{label}: adapter weights only; merge them into the model they were trained on first"
+        )
+    folder = Path(source) if isinstance(source, str | Path) else None
+    if folder is not None and folder.is_dir():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".pt", ".bin", ".pth"))
+        if pickles and not files:
+            return ModelFormatError(
+                f"{label}: only PyTorch pickles ({', '.join(pickles[:3])}); "
+                "use the model.safetensors of the same release"
+            )
+    seen = "; ".join(f"{f.path.name}: {f.kind.value}" for f in files[:5]) or "no weights files"
+    return ModelFormatError(
+        f"{label}: no CSM checkpoint ({seen}); expected safetensors of sesame/csm-1b, "
+        "a transformers folder, or sesame-csm-backbone.gguf with its decoder and kyutai-mimi.gguf"
+    )
+
+
+class _Reader:
+    """What the readers have in common: the codec, the tokenizer, and the list of tensors."""
+
+    def __init__(
+        self,
+        label: str,
+        language: list[SourceFile],
+        codec_files: list[SourceFile],
+        codec_given: bool,
+        tokenizer: PathLike | None,
+    ):
+        self.label, self.language, self.codec_files = label, language, codec_files
+        self.codec_given, self.tokenizer = codec_given, tokenizer
+        self.folder = language[0].path.parent
+        self.notes: list[str] = []
+
+    def transformers(self) -> Origin:
+        tensors = merge(self.language)
+        inside = {n: t for n, t in tensors.items() if n.startswith("codec_model.")}
+        language = Checkpoint(self.label, {n: t for n, t in tensors.items() if n not in inside})
+        path = self.folder / "config.json"
+        if not path.is_file():
+            raise ModelFormatError(f"{path}: missing; transformers writes it next to the weights")
+        settings = read_json(path)
+        codec, mimi = self._codec(settings, path)
+        generation = read_generation(self.folder / "generation_config.json")
+        config, ropes = read_model(settings, str(path), mimi, generation)
+        return self._origin(config, ropes, language, language_names.from_transformers, codec)
+
+    def original(self) -> Origin:
+        language = Checkpoint(self.label, merge(self.language))
+        path = self.folder / "config.json"
+        settings = read_json(path) if path.is_file() else {}
+        codec, mimi = self._codec(settings, path)
+        generation = read_generation(self.folder / "generation_config.json")
+        if settings.get("num_hidden_layers"):
+            config, ropes = read_model(settings, str(path), mimi, generation)
+        else:
+            config = _from_shapes(language, mimi, generation)
+            check(config, self.label)
+            ropes = dict.fromkeys(("backbone", "depth"), CSM_ROPE)
+            self.notes.append(
+                "no config.json with layer sizes: heads of 64 (backbone) and 128 (depth decoder) "
+                "values, RoPE and context length of csm-1b assumed"
+            )
+        return self._origin(config, ropes, language, language_names.from_original, codec)
+
+    def llama_csm(self) -> Origin:
+        parts: dict[str, SourceFile] = {}
+        tensors: dict[str, Stored] = {}
+        for kind, prefix in (
+            (Kind.LLAMA_BACKBONE, language_names.LLAMA_BACKBONE),
+            (Kind.LLAMA_DEPTH, language_names.LLAMA_DEPTH),
+        ):
+            found = [f for f in self.language if f.kind is kind]
+            if len(found) != 1:
+                names = ", ".join(f.path.name for f in found) or "none"
+                raise ModelFormatError(
+                    f"{self.label}: {kind.value}: {names}; expected one. "
+                    "Name the files that belong together: backbone, decoder, codec"
+                )
+            parts[prefix] = found[0]
+            tensors |= {prefix + n: t for n, t in found[0].tensors.items()}
+        language = Checkpoint(self.label, tensors)
+        codec, mimi = self._codec({}, self.folder / "config.json")
+        backbone = parts[language_names.LLAMA_BACKBONE]
+        config = _from_llama_keys(language, backbone, parts[language_names.LLAMA_DEPTH], mimi)
+        ropes = {
+            part: Rope(getattr(config, part).freq_base, CSM_ROPE.scaling)
+            for part in ("backbone", "depth")
+        }
+        self.notes.append("the files carry no RoPE scaling: csm-1b's is written")
+        vocabulary = None
+        if self.tokenizer is None:
+            vocabulary = read_metadata(backbone.metadata, str(backbone.path))
+        build = language_names.from_llama_csm
+        return self._origin(config, ropes, language, build, codec, vocabulary)
+
+    def _codec(self, settings: Mapping[str, Any], path: Path) -> tuple[Codec, MimiConfig]:
+        """The codec's tensors and hyper-parameters; `settings` is the language model's config."""
+        files = self.codec_files
+        inside = not self.codec_given and any(
+            name.startswith("codec_model.") for f in self.language for name in f.tensors
+        )
+        if inside:
+            files = self.language
+        if not files:
+            raise ModelFormatError(
+                f"{self.label}: no Mimi weights found; pass mimi= (--mimi): kyutai/mimi, or the "
+                "tokenizer-*.safetensors of kyutai/moshiko-pytorch-bf16"
+            )
+        tensors = merge(files)
+        prefixed = any(name.startswith("codec_model.") for name in tensors)
+        chosen = codec_names.flat_names(tensors, "codec_model." if prefixed else "")
+        codec = open_codec(Checkpoint(str(files[0].path), chosen))
+        own_path = files[0].path.parent / "config.json"
+        own = settings if own_path == path else {}
+        if own_path != path and own_path.is_file():
+            own = read_json(own_path)
+        if own.get("model_type") == "mimi":
+            return codec, read_mimi(own, str(own_path))
+        if isinstance(own.get("codec_config"), Mapping):
+            return codec, read_mimi(own["codec_config"], f"{own_path}: codec_config")
+        self.notes.append(
+            "no configuration of the codec: sizes taken from its tensors, the rest is Mimi's own"
+        )
+        return codec, derive_config(codec)
+
+    def _vocabulary(self) -> Vocabulary:
+        path = self.folder if self.tokenizer is None else Path(self.tokenizer)
+        if path.is_dir():
+            path = path / "tokenizer.json"
+        if not path.is_file():
+            raise ModelFormatError(
+                f"{path}: missing; pass tokenizer= (--tokenizer), the tokenizer.json of "
+                "sesame/csm-1b or of meta-llama/Llama-3.2-1B"
+            )
+        return read_tokenizer_json(path)
+
+    def _origin(
+        self,
+        config: ModelConfig,
+        ropes: Mapping[str, Rope],
+        language: Checkpoint,
+        build: language_names.Builder,
+        codec: Codec,
+        vocabulary: Vocabulary | None = None,
+    ) -> Origin:
+        vocabulary = vocabulary or self._vocabulary()
+        vocabulary.check_size(config.text_vocab_size, self.label)
+        if not codec.has_encoder:
+            self.notes.append("the codec has no encoder: the file can speak, not encode audio")
+        factors = {
+            f"{part}.rope_freqs.weight": ropes[part].factors(getattr(config, part).head_dim)
+            for part in ("backbone", "depth")
+        }
+        items = []
+        for spec in expected(config, encoder=codec.has_encoder):
+            if spec.name in factors:
+                rows = constant(factors[spec.name])
+            elif spec.name.startswith("mimi."):
+                rows = codec.rows(spec, config)
+            else:
+                rows = build(spec, config, language)
+            items.append((spec, rows))
+        language.finish([*language_names.IGNORABLE, *language_names.LLAMA_IGNORABLE])
+        self.notes += codec.finish(config)
+        inputs = [f.path for f in (*self.language, *self.codec_files)]
+        return Origin(config, vocabulary, items, inputs, self.notes)
+
+
+def _from_shapes(source: Checkpoint, mimi: MimiConfig, generation: GenerationConfig) -> ModelConfig:
+    """Hyper-parameters of an original checkpoint from its tensors."""
+
+    def transformer(prefix: str, head_dim: int) -> TransformerConfig:
+        query = source.shape(prefix + "layers.0.attn.q_proj.weight")
+        key = source.shape(prefix + "layers.0.attn.k_proj.weight")
+        count = 0
+        while f"{prefix}layers.{count}.attn.q_proj.weight" in source:
+            count += 1
+        return TransformerConfig(
+            block_count=count,
+            embedding_length=query[1],
+            feed_forward_length=source.shape(prefix + "layers.0.mlp.w1.weight")[0],
+            head_count=_heads(source, prefix, query[0], head_dim),
+            head_count_kv=_heads(source, prefix, key[0], head_dim),
+            head_dim=head_dim,
+            freq_base=CSM_ROPE.freq_base,
+        )
+
+    pages, _, codes = source.shape("audio_head")
+    return ModelConfig(
+        codebooks=pages + 1,
+        audio_vocab_size=codes,
+        text_vocab_size=source.shape("text_embeddings.weight")[0],
+        context_length=CSM_CONTEXT,
+        backbone=transformer("backbone.", CSM_HEAD_DIMS["backbone"]),
+        depth=transformer("decoder.", CSM_HEAD_DIMS["depth"]),
+        mimi=mimi,
+        generation=generation,
+    )
+
+
+def _heads(source: Checkpoint, prefix: str, rows: int, head_dim: int) -> int:
+    if rows % head_dim:
+        raise ModelFormatError(
+            f"{source.label}: {prefix}layers.0.attn projects to {rows} values, expected a multiple "
+            f"of csm-1b's head width {head_dim}; put the model's config.json next to its weights"
+        )
+    return rows // head_dim
+
+
+def _from_llama_keys(
+    source: Checkpoint, backbone: SourceFile, depth: SourceFile, mimi: MimiConfig
+) -> ModelConfig:
+    """Hyper-parameters of the pull request's files from their keys and tensors."""
+
+    def get(file: SourceFile, key: str, *, real: bool = False) -> Any:
+        value = file.metadata.get("llama-csm." + key)
+        allowed = int | float if real else int
+        if isinstance(value, bool) or not isinstance(value, allowed) or value <= 0:
+            raise ModelFormatError(
+                f"{file.path}: llama-csm.{key} is {value!r}, expected a positive number"
+            )
+        return value
+
+    def transformer(file: SourceFile) -> TransformerConfig:
+        return TransformerConfig(
+            block_count=get(file, "block_count"),
+            embedding_length=get(file, "embedding_length"),
+            feed_forward_length=get(file, "feed_forward_length"),
+            head_count=get(file, "attention.head_count"),
+            head_count_kv=get(file, "attention.head_count_kv"),
+            head_dim=get(file, "attention.key_length"),
+            rms_epsilon=float(get(file, "attention.layer_norm_rms_epsilon", real=True)),
+            freq_base=float(get(file, "rope.freq_base", real=True)),
+        )
+
+    table = source.shape(language_names.LLAMA_DEPTH + "audio_embd.weight")
+    codes = source.shape(language_names.LLAMA_BACKBONE + "codebook0_head.weight")[0]
+    if table[0] % codes:
+        raise ModelFormatError(
+            f"{depth.path}: 'audio_embd.weight' has {table[0]} rows, expected a multiple of the "
+            f"{codes} codes of 'codebook0_head.weight'"
+        )
+    config = ModelConfig(
+        codebooks=table[0] // codes,
+        audio_vocab_size=codes,
+        text_vocab_size=source.shape(language_names.LLAMA_BACKBONE + "token_embd.weight")[0],
+        context_length=get(backbone, "context_length"),
+        backbone=transformer(backbone),
+        depth=transformer(depth),
+        mimi=mimi,
+    )
+    check(config, source.label)
+    return config

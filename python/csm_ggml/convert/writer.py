@@ -1,0 +1,195 @@
+"""Writing one of our GGUF files, a slice of a tensor at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFValueType, GGUFWriter
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from . import types
+from .config import ARCHITECTURE
+from .layout import Spec
+from .policy import TypePolicy
+from .tensors import Rows
+
+ALIGNMENT = 32
+"""Bytes that the data of every tensor is aligned to; GGUF's default."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor of the file with its final number format.
+
+    Attributes:
+        spec: name and shape.
+        type: ggml type.
+        chunks: makes its bytes, in slices of whole rows.
+    """
+
+    spec: Spec
+    type: str
+    chunks: Callable[[], Iterator[NDArray[np.uint8]]]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the data."""
+        return prod(self.spec.shape[:-1]) * types.row_bytes(self.type, self.spec.shape[-1])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        tensors: how many tensors it holds.
+        types: bytes of tensor data by ggml type.
+        notes: what a user should know, one sentence each.
+    """
+
+    path: Path
+    bytes: int
+    tensors: int
+    types: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def plan(items: Iterable[tuple[Spec, Rows]], policy: TypePolicy) -> tuple[list[Planned], list[str]]:
+    """Decide every tensor's format; returns the plan, and notes on what did not fit."""
+    planned: list[Planned] = []
+    notes: list[str] = []
+    remade: set[str] = set()
+    for spec, rows in items:
+        chosen, note = policy.choose(spec)
+        if note:
+            notes.append(note)
+        if rows.type is not None and rows.type not in (*types.FLOAT_TYPES, chosen):
+            remade.add(rows.type)
+        planned.append(Planned(spec, chosen, _encoder(rows, chosen)))
+    if remade:
+        kinds = " and ".join(sorted(remade))
+        notes.append(f"made from {kinds} weights: their loss stays; a float source gives more")
+    return planned, notes
+
+
+def _encoder(rows: Rows, chosen: str) -> Callable[[], Iterator[NDArray[np.uint8]]]:
+    def chunks() -> Iterator[NDArray[np.uint8]]:
+        for start, stop in rows.slices():
+            if rows.raw is not None and rows.type == chosen:
+                # bytes that keep their format are not decoded and made again, which could change
+                # them
+                yield rows.raw(start, stop)
+            else:
+                yield types.encode(rows.read(start, stop), chosen)
+
+    return chunks
+
+
+def write(
+    output: Path,
+    metadata: dict[str, Any],
+    tensors: Sequence[Planned],
+    *,
+    notes: Sequence[str] = (),
+    progress: bool = True,
+) -> Report:
+    """Write a file; it appears under its name only when it is complete.
+
+    Args:
+        output: the file; one that exists is replaced.
+        metadata: keys; ints become u32, floats f32, lists of ints u32 arrays (token types i32).
+        tensors: in the order of the file.
+        notes: handed on into the report.
+        progress: show a bar while writing, if stderr is a terminal.
+
+    Raises:
+        OSError: the folder does not exist, or the disk has too little room.
+    """
+    total = sum(t.bytes for t in tensors)
+    _check_room(output, total)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        _write_header(partial, metadata, tensors)
+        with (
+            partial.open("ab") as file,
+            tqdm(
+                total=total,
+                unit="B",
+                unit_scale=True,
+                desc=output.name,
+                disable=None if progress else True,
+            ) as bar,
+        ):
+            _pad(file)
+            for tensor in tensors:
+                written = 0
+                for chunk in tensor.chunks():
+                    file.write(np.ascontiguousarray(chunk).data)
+                    written += chunk.nbytes
+                    bar.update(chunk.nbytes)
+                if written != tensor.bytes:
+                    raise RuntimeError(
+                        f"{tensor.spec.name}: {written} bytes made, expected {tensor.bytes}"
+                    )
+                _pad(file)
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.bytes
+    return Report(output, output.stat().st_size, len(tensors), sizes, tuple(notes))
+
+
+def _check_room(output: Path, needed: int) -> None:
+    folder = output.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder to write {output.name} to")
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{output}: needs {needed:,} bytes, the disk has {free:,} free")
+
+
+def _pad(file: Any) -> None:
+    file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _write_header(path: Path, metadata: dict[str, Any], tensors: Sequence[Planned]) -> None:
+    writer = GGUFWriter(path, ARCHITECTURE)
+    try:
+        for key, value in metadata.items():
+            writer.add_key_value(key, value, *_value_types(key, value))
+        for tensor in tensors:
+            writer.add_tensor_info(
+                tensor.spec.name,
+                tensor.spec.shape,
+                np.dtype(np.float32),
+                tensor.bytes,
+                raw_dtype=types.TYPE_IDS[tensor.type],
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+
+
+def _value_types(key: str, value: Any) -> tuple[GGUFValueType, GGUFValueType | None]:
+    if isinstance(value, list):
+        if key == "tokenizer.ggml.token_type":
+            return GGUFValueType.ARRAY, GGUFValueType.INT32
+        text = key.startswith("tokenizer.")
+        return GGUFValueType.ARRAY, GGUFValueType.STRING if text else GGUFValueType.UINT32
+    if isinstance(value, str):
+        return GGUFValueType.STRING, None
+    return (GGUFValueType.FLOAT32 if isinstance(value, float) else GGUFValueType.UINT32), None
