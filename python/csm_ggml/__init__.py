@@ -1,0 +1,71 @@
+"""Speak with Sesame's CSM on ggml: text with speaker tags in, 24 kHz speech out, without PyTorch.
+
+from csm_ggml import CSM
+
+csm = CSM.from_pretrained("demo")
+csm.generate("[0]Hello there.").save("hello.wav")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from csm_ggml._core import __version__
+    from csm_ggml.audio import Audio, SpokenTurn
+    from csm_ggml.errors import (
+        AudioFileError,
+        BackendError,
+        ContextLengthError,
+        ModelFormatError,
+        ModelNotFoundError,
+    )
+    from csm_ggml.model import CSM
+    from csm_ggml.options import GenerateOptions
+    from csm_ggml.segment import Segment
+    from csm_ggml.stats import Stats
+
+__all__ = [
+    "CSM",
+    "Audio",
+    "AudioFileError",
+    "BackendError",
+    "ContextLengthError",
+    "GenerateOptions",
+    "ModelFormatError",
+    "ModelNotFoundError",
+    "Segment",
+    "SpokenTurn",
+    "Stats",
+    "__version__",
+]
+
+# Imported on first use: the command line must be quick to start, and `csm-ggml doctor` must run
+# where the compiled module does not load.
+_HOMES = {
+    "CSM": "model",
+    "Audio": "audio",
+    "AudioFileError": "errors",
+    "BackendError": "errors",
+    "ContextLengthError": "errors",
+    "GenerateOptions": "options",
+    "ModelFormatError": "errors",
+    "ModelNotFoundError": "errors",
+    "Segment": "segment",
+    "SpokenTurn": "audio",
+    "Stats": "stats",
+    "__version__": "_core",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"csm_ggml.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,7 @@
+"""`python -m csm_ggml` is the command `csm-ggml`."""
+
+import sys
+
+from csm_ggml.cli import main
+
+sys.exit(main())

@@ -1,0 +1,51 @@
+"""`csm-ggml convert`: a published checkpoint to one GGUF file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from csm_ggml.cli.common import Subparsers, check_output_folder
+from csm_ggml.cli.weights import add_type_arguments, tell_report
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "convert",
+        help="make a .gguf file of a checkpoint",
+        description="Convert a CSM checkpoint into one .gguf file. Its tensors tell what it is: "
+        "the original release, a transformers folder, or the files of a llama.cpp conversion.",
+    )
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="a folder, a .safetensors file, or the .gguf files of a llama.cpp conversion",
+    )
+    parser.add_argument("-o", "--output", required=True, help="the .gguf file to write")
+    add_type_arguments(parser, default="f16")
+    parser.add_argument(
+        "--mimi",
+        help="the codec's file or folder, Kyutai's or transformers' naming, if the source has none",
+    )
+    parser.add_argument("--tokenizer", help="tokenizer.json or its folder, if the source has none")
+    parser.add_argument("--name", help="the model's name for people (default: the source's)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert."""
+    check_output_folder(args.output)
+    from csm_ggml.convert import convert
+
+    report = convert(
+        args.source[0] if len(args.source) == 1 else args.source,
+        args.output,
+        type=args.type,
+        mimi=args.mimi,
+        tokenizer=args.tokenizer,
+        depth_type=args.depth_type,
+        codec_type=args.codec_type,
+        name=args.name,
+    )
+    tell_report(report)

@@ -1,0 +1,59 @@
+"""`csm-ggml decode`: Mimi codes to an audio file."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from typing import Any
+
+from csm_ggml.cli.common import (
+    Subparsers,
+    add_model_arguments,
+    binary_stdout,
+    check_output_folder,
+    load_model,
+    tell,
+)
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "decode",
+        help="codes to audio",
+        description="Decode Mimi codes to an audio file.",
+    )
+    parser.add_argument(
+        "codes", help="text with one frame a line, or a .npy array; '-' is standard input"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="audio file: .wav, .flac, .ogg or .opus; '-' writes WAV to standard output",
+    )
+    add_model_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Decode."""
+    from csm_ggml.audio import output_format, save_samples
+    from csm_ggml.cli.codes_file import read_codes
+
+    if args.output == "-":
+        binary_stdout()
+    else:
+        output_format(args.output)
+        check_output_folder(args.output)
+    codes = read_codes(args.codes)
+    csm = load_model(args, quiet=True)
+    samples = csm.decode(codes)
+    if args.output == "-":
+        buffer = io.BytesIO()
+        save_samples(buffer, samples, csm.sample_rate, format="WAV")
+        sys.stdout.buffer.write(buffer.getvalue())
+    else:
+        save_samples(args.output, samples, csm.sample_rate)
+    tell(f"{args.output}: {len(samples) / csm.sample_rate:.2f} s from {len(codes)} frames")

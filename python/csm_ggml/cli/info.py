@@ -1,0 +1,110 @@
+"""`csm-ggml info`: what is in a model file, without loading its weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from csm_ggml.cli.common import DEFAULT_MODEL, Subparsers, size
+
+# Too long to be shown, and of no use to the eye.
+_ARRAYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type")
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "info",
+        help="show what is in a model file",
+        description="Show hyper-parameters, tensor types and sizes; weights are not loaded.",
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        help="as --model of speak (default: %(default)s)",
+    )
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face repository")
+    parser.add_argument("--local-files-only", action="store_true", help="never use the network")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
+    from csm_ggml import _core, hub
+
+    files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
+    contents = [(path, _core.gguf_info(str(path))) for path in files.paths]
+    if args.json:
+        print(json.dumps([_as_json(path, info) for path, info in contents], indent=2))
+        return
+    for number, (path, info) in enumerate(contents):
+        if number:
+            print()
+        _print(path, info, list_tensors=args.tensors)
+
+
+def _as_json(path: Path, info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "version": info["version"],
+        "metadata": {key: _short(key, value) for key, value in info["metadata"].items()},
+        "tensors": [{**tensor, "shape": list(tensor["shape"])} for tensor in info["tensors"]],
+    }
+
+
+def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
+    tensors = info["tensors"]
+    parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
+    print(f"{path}")
+    print(
+        f"GGUF version {info['version']}, {size(path.stat().st_size)}, {len(tensors)} tensors, "
+        f"{parameters / 1e6:.2f} M parameters"
+    )
+    print("\nHyper-parameters")
+    width = max((len(key) for key in info["metadata"]), default=0)
+    for key, value in info["metadata"].items():
+        print(f"  {key:{width}}  {_short(key, value)}")
+    print("\nWeights")
+    _print_parts(tensors)
+    if list_tensors:
+        print("\nTensors")
+        width = max((len(tensor["name"]) for tensor in tensors), default=0)
+        for tensor in tensors:
+            shape = ", ".join(map(str, tensor["shape"]))
+            print(
+                f"  {tensor['name']:{width}}  {tensor['type']:6}  {size(tensor['bytes']):>9}  "
+                f"[{shape}]"
+            )
+
+
+def _print_parts(tensors: list[dict[str, Any]]) -> None:
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for tensor in tensors:
+        parts.setdefault(_part(tensor["name"]), []).append(tensor)
+    width = max((len(part) for part in parts), default=0)
+    for part, members in parts.items():
+        parameters = sum(math.prod(tensor["shape"]) for tensor in members)
+        total = sum(tensor["bytes"] for tensor in members)
+        types = Counter(tensor["type"] for tensor in members)
+        listed = ", ".join(f"{count} x {type_}" for type_, count in types.most_common())
+        print(f"  {part:{width}}  {parameters / 1e6:10.2f} M  {size(total):>9}  {listed}")
+
+
+def _part(name: str) -> str:
+    """The part of the model that a tensor belongs to."""
+    pieces = name.split(".")
+    if pieces[0] == "mimi" and len(pieces) > 2:
+        return f"mimi.{pieces[1]}"
+    return pieces[0]
+
+
+def _short(key: str, value: Any) -> Any:
+    return f"{len(value)} entries" if key in _ARRAYS else value

@@ -1,0 +1,46 @@
+"""`csm-ggml make-random`: a checkpoint of random weights, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from csm_ggml.cli.common import Subparsers, check_output_folder
+from csm_ggml.cli.weights import add_type_arguments, tell_report
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "make-random",
+        help="make a checkpoint of random weights",
+        description="Write a checkpoint of random weights; it makes noise, as fast as a real one.",
+    )
+    parser.add_argument(
+        "--preset", default="tiny", help="tiny or csm-1b, for the sizes (default: %(default)s)"
+    )
+    parser.add_argument("-o", "--output", required=True, help="the .gguf file to write")
+    add_type_arguments(parser, default="f32")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="the same seed makes the same file (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make it."""
+    check_output_folder(args.output)
+    from csm_ggml.convert import make_random
+
+    report = make_random(
+        args.output,
+        preset=args.preset,
+        type=args.type,
+        depth_type=args.depth_type,
+        codec_type=args.codec_type,
+        seed=args.seed,
+    )
+    tell_report(report)

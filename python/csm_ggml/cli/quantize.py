@@ -1,0 +1,37 @@
+"""`csm-ggml quantize`: the same model in another number format."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from csm_ggml.cli.common import Subparsers, check_output_folder
+from csm_ggml.cli.weights import add_type_arguments, tell_report
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "quantize",
+        help="write a model in another number format",
+        description="Rewrite a .gguf file with other number formats; start from the finest.",
+    )
+    parser.add_argument("source", help="the .gguf file to read")
+    parser.add_argument("output", help="the .gguf file to write")
+    add_type_arguments(parser, default=None)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Quantize."""
+    check_output_folder(args.output)
+    from csm_ggml.convert import quantize_file
+
+    report = quantize_file(
+        args.source,
+        args.output,
+        args.type,
+        args.depth_type,
+        codec_type=args.codec_type,
+    )
+    tell_report(report)

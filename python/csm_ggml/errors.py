@@ -1,0 +1,37 @@
+"""What can go wrong, by name. Everything else a caller can cause is a ValueError or TypeError.
+
+`ModelFormatError` and `BackendError` come from the compiled core, which raises them itself.
+"""
+
+from csm_ggml._core import BackendError, ModelFormatError
+
+__all__ = [
+    "AudioFileError",
+    "BackendError",
+    "ContextLengthError",
+    "ModelFormatError",
+    "ModelNotFoundError",
+]
+
+
+class ContextLengthError(ValueError):
+    """The text and its context need more rows than the model can attend to.
+
+    Attributes:
+        needed: Rows that the prompt needs, one row of speech included.
+        available: Rows that the context window has.
+    """
+
+    def __init__(self, message: str, *, needed: int, available: int) -> None:
+        """Keep the two numbers beside the message."""
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
+
+
+class ModelNotFoundError(FileNotFoundError):
+    """No model goes by this name, here or on the Hugging Face hub, or it may not be fetched."""
+
+
+class AudioFileError(ValueError):
+    """An audio file cannot be read or written, or holds nothing usable as speech."""

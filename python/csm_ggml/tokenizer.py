@@ -1,0 +1,117 @@
+"""Text to ids with the checkpoint's own vocabulary.
+
+The GGUF file carries tokens and merges of a byte-level BPE; the `tokenizers` library runs it, so no
+tokenizer.json has to be downloaded from a gated repository.
+
+Control tokens are left out of the vocabulary that text is matched against: the string
+`<|end_of_text|>` in a user's text is read aloud like any other, it never ends a segment.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+from csm_ggml.errors import ModelFormatError
+
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+# Value of tokenizer.ggml.pre -> the regular expressions that cut text before BPE, and whether a
+# piece that is itself a token is taken whole, without going through the merges.
+_PRE_TOKENIZERS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "llama-bpe": ((_LLAMA3,), True),
+    "gpt-2": ((_GPT2,), False),
+    "smollm": ((r"\p{N}", _GPT2), False),
+}
+
+_NORMAL_TOKEN = 1
+
+
+class TextTokenizer:
+    """Byte-level BPE of one checkpoint.
+
+    Attributes:
+        bos: Id set before every segment.
+        eos: Id set after every segment's text.
+    """
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        """Build the tokenizer.
+
+        Args:
+            description: `Model.tokenizer` of the compiled core: tokens and merges as lists of
+                bytes, token_type, bos, eos, pre.
+
+        Raises:
+            ModelFormatError: If the file has no tokenizer, or one that this package cannot run.
+        """
+        if not description:
+            raise ModelFormatError(
+                "the model file holds no tokenizer (tokenizer.ggml.tokens is absent), so it "
+                "cannot read text; "
+                "convert it again from a folder that contains tokenizer.json"
+            )
+        pre = description["pre"]
+        if pre not in _PRE_TOKENIZERS:
+            raise ModelFormatError(
+                f"tokenizer.ggml.pre is {pre!r}, expected one of "
+                f"{', '.join(sorted(_PRE_TOKENIZERS))}"
+            )
+        patterns, ignore_merges = _PRE_TOKENIZERS[pre]
+        self.bos: int = description["bos"]
+        self.eos: int = description["eos"]
+        self._tokenizer = Tokenizer(_bpe(description, ignore_merges))
+        # ByteLevel maps bytes to the printable alphabet of the vocabulary; cutting is the regex's
+        # job.
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+            + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text as it stands, without BOS and EOS."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_turn(self, speaker: int, text: str) -> list[int]:
+        """Ids of one segment's text rows: BOS, `[speaker]text`, EOS."""
+        return [self.bos, *self.encode(f"[{speaker}]{text}"), self.eos]
+
+
+def _bpe(description: Mapping[str, Any], ignore_merges: bool) -> models.BPE:
+    tokens: list[bytes] = description["tokens"]
+    types: list[int] = description["token_type"] or [_NORMAL_TOKEN] * len(tokens)
+    if len(types) != len(tokens):
+        raise ModelFormatError(
+            f"tokenizer.ggml.token_type has {len(types)} entries, expected {len(tokens)}, one per "
+            "token"
+        )
+    try:
+        vocabulary = {
+            token.decode("utf-8"): index
+            for index, (token, type_) in enumerate(zip(tokens, types, strict=True))
+            if type_ == _NORMAL_TOKEN
+        }
+        merges = [_split_merge(merge.decode("utf-8")) for merge in description["merges"]]
+        return models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges)
+    except UnicodeDecodeError as error:
+        raise ModelFormatError(f"the tokenizer holds a token that is not UTF-8: {error}") from None
+    except ModelFormatError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelFormatError(f"the tokenizer's tokens and merges do not fit: {error}") from None
+
+
+def _split_merge(merge: str) -> tuple[str, str]:
+    # The space of the byte alphabet is "\u0120", so the first real space past the start parts the
+    # two tokens.
+    at = merge.find(" ", 1)
+    if at < 0 or at == len(merge) - 1:
+        raise ModelFormatError(
+            f"tokenizer.ggml.merges holds {merge!r}, expected two tokens and a space"
+        )
+    return merge[:at], merge[at + 1 :]

@@ -1,0 +1,94 @@
+"""An engine and a codec that follow a script: for the logic around them, which needs no model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+CODEBOOKS = 2
+FRAME_SIZE = 4
+END = (0, 0)
+
+
+@dataclass
+class Slot:
+    script: list[tuple[int, ...]]
+    settings: dict[str, float]
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+
+
+class ScriptedEngine:
+    """Slots in the order of opening say what the scripts hold; after that, the number of the step."""
+
+    def __init__(
+        self, scripts: Sequence[list[tuple[int, ...]]], *, slots: int = 1, context: int = 64
+    ) -> None:
+        self.slots = slots
+        self.context = context
+        self.open_slots: dict[int, Slot] = {}
+        self.history: list[Slot] = []
+        self.steps: list[list[int]] = []
+        self._scripts = [list(script) for script in scripts]
+
+    def open(self, **settings: float) -> int:
+        slot = next(i for i in range(self.slots) if i not in self.open_slots)
+        self.open_slots[slot] = Slot(self._scripts.pop(0), settings)
+        self.history.append(self.open_slots[slot])
+        return slot
+
+    def close(self, slot: int) -> None:
+        del self.open_slots[slot]
+
+    def append(self, slot: int, text: np.ndarray, audio: np.ndarray) -> None:
+        assert text.dtype == np.int32
+        assert audio.dtype == np.int32
+        assert audio.shape == (len(text), CODEBOOKS)
+        rows = self.open_slots[slot].rows
+        rows += [
+            (int(t),) if t >= 0 else tuple(map(int, a)) for t, a in zip(text, audio, strict=True)
+        ]
+        assert len(rows) <= self.context
+
+    def step(self, slots: Sequence[int]) -> tuple[np.ndarray, None]:
+        self.steps.append(list(slots))
+        frames = []
+        for slot in slots:
+            state = self.open_slots[slot]
+            frame = state.script.pop(0) if state.script else (len(self.steps), 7)
+            state.rows.append(frame)
+            assert len(state.rows) <= self.context
+            frames.append(frame)
+        return np.array(frames, np.int32), None
+
+    def position(self, slot: int) -> int:
+        return len(self.open_slots[slot].rows)
+
+    def rewind(self, slot: int, rows: int) -> None:
+        del self.open_slots[slot].rows[rows:]
+
+
+class CountingDecoder:
+    """Samples tell the frame's first code and how many frames went before since the last reset."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        parts = []
+        for frame in codes:
+            parts.append(np.full(FRAME_SIZE, frame[0] + self.frames / 1000, np.float32))
+            self.frames += 1
+        return np.concatenate(parts)
+
+    def reset(self) -> None:
+        self.frames = 0
+
+
+class LetterTokenizer:
+    """One id a character."""
+
+    bos = 1000
+    eos = 1001
+
+    def encode_turn(self, speaker: int, text: str) -> list[int]:
+        return [self.bos, *map(ord, f"[{speaker}]{text}"), self.eos]

@@ -1,0 +1,262 @@
+"""The loop around the engine: stop rules, limits, turns, forgetting, slots, batches. No model is needed."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from csm_ggml import Audio, ContextLengthError
+from csm_ggml.generation import PREFILL_ROWS, Request, check_fits, generate_frames
+from csm_ggml.options import Length, Sampling
+from csm_ggml.pool import Pool
+from csm_ggml.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.synthesis import ChunkSizes, synthesize
+from csm_ggml.text import Turn, parse_turns
+from fakes import CODEBOOKS, END, FRAME_SIZE, CountingDecoder, LetterTokenizer, ScriptedEngine
+
+RATE = 50
+
+
+@pytest.fixture
+def prompts() -> PromptBuilder:
+    return PromptBuilder(LetterTokenizer(), codebooks=CODEBOOKS, audio_vocab_size=51)  # type: ignore[arg-type]
+
+
+def request(text: str, max_frames: int | None = 5, **more: Any) -> Request:
+    fields: dict[str, Any] = {"context": (), "sampling": Sampling(), "seed": 1, **more}
+    return Request(turns=tuple(parse_turns(text)), length=Length(max_frames), **fields)
+
+
+def frames(engine: ScriptedEngine, prompts: PromptBuilder, *requests: Request) -> list[Any]:
+    return [
+        (s.request, s.turn, None if s.codes is None else tuple(s.codes.tolist()), s.finish_reason)
+        for s in generate_frames(engine, prompts, requests, frame_rate=12.5)
+    ]
+
+
+def speak(
+    engine: ScriptedEngine,
+    prompts: PromptBuilder,
+    *requests: Request,
+    chunks: ChunkSizes | None = None,
+) -> list[tuple[int, Audio]]:
+    return list(
+        synthesize(
+            engine,
+            prompts,
+            Pool(lambda _: CountingDecoder(), keep=1),
+            requests,
+            sample_rate=RATE,
+            frame_size=FRAME_SIZE,
+            codebooks=CODEBOOKS,
+            **({} if chunks is None else {"chunks": chunks}),
+        )
+    )
+
+
+def test_the_frame_of_zeros_ends_the_turn_and_is_dropped(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[(1, 2), (0, 3), (4, 0), END]])
+    assert frames(engine, prompts, request("a")) == [
+        (0, 0, (1, 2), None),
+        (0, 0, (0, 3), None),
+        (0, 0, (4, 0), None),
+        (0, 0, None, "eos"),
+    ]
+    assert not engine.open_slots
+
+
+def test_first_frame_may_be_the_end(prompts: PromptBuilder) -> None:
+    [(_, audio)] = speak(ScriptedEngine([[END]]), prompts, request("a"))
+    assert audio.samples.shape == (0,)
+    assert audio.samples.dtype == np.float32
+    assert audio.codes.shape == (0, CODEBOOKS)
+    assert audio.finish_reason == "eos"
+    assert audio.stats.time_to_first_audio is None
+    assert audio.stats.rtf == float("inf")
+
+
+def test_the_limit_cuts(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[]])
+    steps = frames(engine, prompts, request("a", max_frames=3))
+    assert [step[3] for step in steps] == [None, None, "max_frames"]
+    assert len(engine.steps) == 3
+
+
+def test_without_a_limit_the_text_sets_one(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[]], context=2048)
+    assert len(frames(engine, prompts, request("Hello.", max_frames=None))) == 69  # 5.5 s
+    assert Length().frames(Turn(0, "x" * 5000), 12.5) == 1125  # 90 s
+
+
+def test_the_context_cuts(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[]], context=10)
+    assert len(frames(engine, prompts, request("a", max_frames=100))) == 10 - 6
+
+
+def test_too_long_a_text_is_an_error_with_both_numbers(prompts: PromptBuilder) -> None:
+    check_fits(request("a" * 10), prompts, 16)
+    with pytest.raises(ContextLengthError, match=r"needs 17 rows \(16 of text, 0 of context.* 16"):
+        check_fits(request("a" * 11), prompts, 16)
+    with pytest.raises(ContextLengthError, match="turn 2 of 2 needs 22 rows") as caught:
+        check_fits(request("[0]a[1]" + "b" * 16), prompts, 20)
+    assert (caught.value.needed, caught.value.available) == (22, 20)
+
+
+def test_context_segments_count(prompts: PromptBuilder) -> None:
+    spoken = SpokenSegment(Turn(0, "a"), np.ones((5, CODEBOOKS), np.int32))
+    with pytest.raises(ContextLengthError, match="needs 19 rows .6 of text, 12 of context"):
+        check_fits(request("a", context=(spoken,)), prompts, 18)
+
+
+def test_turns_follow_in_the_same_slot(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[(1, 1), END, (2, 2), (3, 3), (4, 4), END]])
+    steps = frames(engine, prompts, request("[0]a[1]b[0]c", max_frames=2))
+    assert [(turn, reason) for _, turn, _, reason in steps] == [
+        (0, None),
+        (0, "eos"),
+        (1, None),
+        (1, "max_frames"),
+        (2, None),
+        (2, "eos"),
+    ]
+    text = [[(1000,), (91,), (48 + s,), (93,), (97 + t,), (1001,)] for t, s in enumerate((0, 1, 0))]
+    # The model ended the first turn with its row of zeros; the second was cut and gets one appended.
+    assert engine.history[0].rows == [
+        *text[0], (1, 1), END,
+        *text[1], (2, 2), (3, 3), END,
+        *text[2], (4, 4), END,
+    ]  # fmt: skip
+
+
+def test_oldest_turns_are_forgotten_whole(prompts: PromptBuilder) -> None:
+    context = SpokenSegment(Turn(0, "v"), np.full((1, CODEBOOKS), 9, np.int32))
+    script = [(1, 1), (1, 1), END, (2, 2), (2, 2), END, (3, 3), END]
+    engine = ScriptedEngine([script], context=32)
+    steps = frames(engine, prompts, request("[0]a[0]b[0]c", max_frames=8, context=(context,)))
+    assert [step[3] for step in steps if step[3]] == ["eos", "eos", "eos"]
+
+    def words(letter: str) -> list[tuple[int, ...]]:
+        return [(1000,), (91,), (48,), (93,), (ord(letter),), (1001,)]
+
+    # 8 + 9 + 9 + 6 rows leave nothing to speak: the first spoken turn goes, the given context stays.
+    assert engine.history[0].rows == [
+        *words("v"), (9, 9), END,
+        *words("b"), (2, 2), (2, 2), END,
+        *words("c"), (3, 3), END,
+    ]  # fmt: skip
+
+
+def test_long_prompts_go_in_parts(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[END]], context=2048)
+    text = "a" * (2 * PREFILL_ROWS)
+    frames(engine, prompts, request(text))
+    rows = prompts.text_rows(Turn(0, text)).text.tolist()
+    assert [row[0] for row in engine.history[0].rows[:-1]] == rows
+
+
+def test_requests_join_and_leave(prompts: PromptBuilder) -> None:
+    scripts = [[(1, 1), END], [(2, 2)] * 4 + [END], [(3, 3), (3, 3), END]]
+    engine = ScriptedEngine(scripts, slots=2)
+    steps = frames(engine, prompts, request("a"), request("b"), request("c"))
+    for number, script in enumerate(scripts):
+        own = [codes for index, _, codes, _ in steps if index == number]
+        assert own == [*script[:-1], None]
+    assert [len(slots) for slots in engine.steps] == [2, 2, 2, 2, 2]
+    assert not engine.open_slots
+
+
+def test_settings_reach_the_slot(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[END]])
+    frames(engine, prompts, request("a", seed=42, sampling=Sampling(temperature=0.5, top_k=3)))
+    assert engine.history[0].settings == {
+        "seed": 42,
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 1.0,
+        "depth_temperature": 0.9,
+        "depth_top_k": 50,
+        "depth_top_p": 1.0,
+    }
+
+
+def test_closing_interrupting_or_failing_frees_the_slots(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[]])
+    steps = generate_frames(engine, prompts, [request("a")], frame_rate=12.5)
+    next(steps)
+    assert engine.open_slots
+    steps.close()
+    assert not engine.open_slots
+
+    for error in (KeyboardInterrupt, RuntimeError):
+        engine = ScriptedEngine([[], []], slots=2)
+
+        def fail(_: Any, error: type[BaseException] = error) -> Any:
+            raise error
+
+        engine.step = fail  # type: ignore[method-assign]
+        with pytest.raises(error):
+            frames(engine, prompts, request("a"), request("b"))
+        assert not engine.open_slots
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 2), (2, 3), (100, 100)])
+def test_chunks_joined_are_the_whole(prompts: PromptBuilder, sizes: tuple[int, int]) -> None:
+    script = [(1, 1), (2, 2), (3, 3), END, (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), END]
+
+    def run(chunks: ChunkSizes | None) -> list[Audio]:
+        engine = ScriptedEngine([script])
+        return [a for _, a in speak(engine, prompts, request("[0]a[1]b"), chunks=chunks)]
+
+    whole = Audio.concatenate(run(None))
+    chunks = run(ChunkSizes(*sizes))
+    joined = Audio.concatenate(chunks)
+    assert np.array_equal(joined.samples, whole.samples)
+    assert np.array_equal(joined.codes, whole.codes)
+    assert joined.turns == whole.turns
+    assert joined.finish_reason == whole.finish_reason == "max_frames"
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert len(chunks[0].codes) == min(sizes[0], 3)
+    assert all(len(chunk.turns) == 1 and chunk.turns[0].start == 0 for chunk in chunks)
+
+
+def test_turns_of_an_audio(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[(1, 1), (2, 2), END, (3, 3), END]])
+    audio = Audio.concatenate(a for _, a in speak(engine, prompts, request("[0]a[1]b")))
+    assert [(t.index, t.speaker, t.text, t.start, t.frames) for t in audio.turns] == [
+        (0, 0, "a", 0, 2),
+        (1, 1, "b", 2, 1),
+    ]
+    # The codec starts from silence with every turn.
+    assert audio.samples[::FRAME_SIZE].tolist() == pytest.approx([1, 2.001, 3])
+
+
+def test_stats(prompts: PromptBuilder) -> None:
+    engine = ScriptedEngine([[(1, 1), (2, 2), END]])
+    [(_, audio)] = speak(engine, prompts, request("ab"))
+    stats = audio.stats
+    assert (stats.frames, stats.codebooks, stats.prefill_rows) == (2, CODEBOOKS, 7)
+    assert stats.audio_seconds == 2 * FRAME_SIZE / RATE
+    assert stats.time_to_first_audio is not None
+    assert 0 < stats.time_to_first_audio <= stats.total_seconds
+    assert stats.prefill_seconds + stats.lm_seconds + stats.codec_seconds <= stats.total_seconds
+    assert stats.codes_per_second == pytest.approx(4 / stats.total_seconds)
+    assert stats.rtf == pytest.approx(stats.total_seconds / stats.audio_seconds)
+
+
+def test_pool_lends_each_object_to_one() -> None:
+    made: list[object] = []
+
+    def make(_: int) -> object:
+        made.append(object())
+        return made[-1]
+
+    pool = Pool(make, keep=1)
+    with pool.borrow() as first, pool.borrow() as second:
+        assert first is not second
+    with pool.borrow() as third:
+        assert third in made[:2]
+    with pool.borrow(2) as other:
+        assert other not in made[:2]
+    with pytest.raises(RuntimeError), pool.borrow(2):
+        raise RuntimeError
+    with pool.borrow(2) as fresh:
+        assert fresh is not other
