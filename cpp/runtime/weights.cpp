@@ -1,0 +1,255 @@
+#include "runtime/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "runtime/error.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace csm {
+
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& ne) {
+    std::string out = "{";
+    for (size_t i = 0; i < ne.size(); ++i) out += cat(i ? ", " : "", ne[i]);
+    return out + "}";
+}
+
+// Dimensions of one carry no information: writers disagree on where they stand.
+std::vector<int64_t> squeezed(std::vector<int64_t> ne) {
+    ne.erase(std::remove(ne.begin(), ne.end(), 1), ne.end());
+    return ne;
+}
+
+int64_t product(const std::vector<int64_t>& ne) {
+    return std::accumulate(ne.begin(), ne.end(), int64_t{1}, std::multiplies<>());
+}
+
+// Weights are read from end to end for every frame: with 4 KiB pages a good part of that time goes into
+// address translation.
+void use_huge_pages(ggml_backend_buffer_t buffer) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (!ggml_backend_buffer_is_host(buffer) && ggml_backend_buffer_get_base(buffer) == nullptr) return;
+    constexpr uintptr_t kHuge = 2u << 20;
+    const auto base = reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(buffer));
+    const uintptr_t first = (base + kHuge - 1) / kHuge * kHuge;
+    const uintptr_t last = (base + ggml_backend_buffer_get_size(buffer)) / kHuge * kHuge;
+    if (first < last)
+        madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: failure is no error
+#else
+    (void)buffer;
+#endif
+}
+
+std::vector<uint8_t> read_rows(const TensorSlice& slice, int64_t rows) {
+    const size_t row = slice.tensor->row_bytes();
+    std::vector<uint8_t> data(row * static_cast<size_t>(rows));
+    slice.file->read(*slice.tensor, row * static_cast<uint64_t>(slice.first_row), data.size(), data.data());
+    return data;
+}
+
+std::vector<float> read_slice_f32(const TensorSlice& slice) {
+    const int64_t n = product(slice.shape);
+    const auto raw = read_rows(slice, n / slice.tensor->ne[0]);
+    std::vector<float> out(static_cast<size_t>(n));
+    to_f32(slice.tensor->type, raw.data(), n, out.data());
+    return out;
+}
+
+bool is_float(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+}
+
+}  // namespace
+
+void to_f32(ggml_type type, const void* data, int64_t n, float* out) {
+    if (type == GGML_TYPE_F32) {
+        std::memcpy(out, data, static_cast<size_t>(n) * sizeof(float));
+        return;
+    }
+    const auto* traits = ggml_get_type_traits(type);
+    if (traits->to_float == nullptr)
+        throw ArgumentError(cat("type ", ggml_type_name(type), " cannot be read as numbers"));
+    traits->to_float(data, out, n);
+}
+
+Weights::Weights(std::shared_ptr<Device> device, std::shared_ptr<const TensorSource> source,
+                 size_t max_tensors)
+    : device_(std::move(device)),
+      source_(std::move(source)),
+      plain_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})),
+      repacked_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})) {}
+
+TensorSlice Weights::require(const std::string& name, std::vector<int64_t> ne) const {
+    TensorSlice slice = source_->find(name);
+    if (!slice.file)
+        throw FormatError(
+            cat(source_->describe(name), ": the tensor is missing, expected shape ", shape_text(ne)));
+    if (squeezed(slice.shape) != squeezed(ne)) {
+        throw FormatError(cat(source_->describe(name), ": the tensor has shape ", shape_text(slice.shape),
+                              ", expected ", shape_text(ne)));
+    }
+    if (ggml_get_type_traits(slice.tensor->type)->to_float == nullptr &&
+        slice.tensor->type != GGML_TYPE_F32) {
+        throw FormatError(cat(source_->describe(name), ": the tensor has type ",
+                              ggml_type_name(slice.tensor->type), ", which is no weight type"));
+    }
+    slice.shape = std::move(ne);
+    return slice;
+}
+
+ggml_tensor* Weights::place(ggml_type type, int64_t columns, int64_t rows) {
+    ggml_backend_buffer_type_t repack = device_->repack_buffer_type(type, columns, rows);
+    if (repack != nullptr && (repack_type_ == nullptr || repack_type_ == repack)) {
+        repack_type_ = repack;
+        return ggml_new_tensor_2d(repacked_.get(), type, columns, rows);
+    }
+    return ggml_new_tensor_2d(plain_.get(), type, columns, rows);
+}
+
+ggml_tensor* Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns) {
+    ggml_type type = slices.front().tensor->type;
+    int64_t rows = 0;
+    for (const auto& slice : slices) {
+        rows += slice.shape[1];
+        if (slice.tensor->type != type) type = GGML_TYPE_F32;
+    }
+    ggml_tensor* tensor = place(type, columns, rows);
+    items_.push_back({tensor, [slices, type](ggml_tensor* t) {
+                          std::vector<uint8_t> data;
+                          data.reserve(ggml_nbytes(t));
+                          for (const auto& slice : slices) {
+                              auto rows_data = read_rows(slice, slice.shape[1]);
+                              if (slice.tensor->type != type) {
+                                  std::vector<uint8_t> wide(static_cast<size_t>(product(slice.shape)) *
+                                                            sizeof(float));
+                                  to_f32(slice.tensor->type, rows_data.data(), product(slice.shape),
+                                         reinterpret_cast<float*>(wide.data()));
+                                  rows_data = std::move(wide);
+                              }
+                              data.insert(data.end(), rows_data.begin(), rows_data.end());
+                          }
+                          ggml_backend_tensor_set(t, data.data(), 0, data.size());
+                      }});
+    return tensor;
+}
+
+ggml_tensor* Weights::matrix(const std::vector<Part>& parts, int64_t columns) {
+    std::vector<TensorSlice> slices;
+    for (const auto& part : parts) {
+        TensorSlice slice = require(part.name, {columns, part.expected});
+        slice.shape = {columns, part.rows};
+        slices.push_back(std::move(slice));
+    }
+    return stack(slices, columns);
+}
+
+ggml_tensor* Weights::matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns,
+                                  int64_t rows, int64_t expected) {
+    TensorSlice slice = require(name, {columns, expected, pages});
+    slice.first_row += page * expected;
+    slice.shape = {columns, rows};
+    return stack({slice}, columns);
+}
+
+ggml_tensor* Weights::table(const std::string& name, int64_t columns, int64_t rows) {
+    const TensorSlice slice = require(name, {columns, rows});
+    ggml_tensor* tensor = ggml_new_tensor_2d(plain_.get(), slice.tensor->type, columns, rows);
+    items_.push_back({tensor, [slice](ggml_tensor* t) {
+                          // tables are the largest tensors: passed on in pieces
+                          constexpr uint64_t kPiece = 16u << 20;
+                          std::vector<uint8_t> piece(std::min<uint64_t>(kPiece, ggml_nbytes(t)));
+                          const uint64_t start =
+                              slice.tensor->row_bytes() * static_cast<uint64_t>(slice.first_row);
+                          for (uint64_t done = 0; done < ggml_nbytes(t); done += piece.size()) {
+                              const uint64_t n = std::min<uint64_t>(piece.size(), ggml_nbytes(t) - done);
+                              slice.file->read(*slice.tensor, start + done, n, piece.data());
+                              ggml_backend_tensor_set(t, piece.data(), done, n);
+                          }
+                      }});
+    return tensor;
+}
+
+TensorSlice Weights::require_float(const std::string& name, std::vector<int64_t> ne) const {
+    TensorSlice slice = require(name, std::move(ne));
+    if (!is_float(slice.tensor->type)) {
+        throw FormatError(cat(source_->describe(name), ": the tensor has type ",
+                              ggml_type_name(slice.tensor->type), ", expected f32 or f16"));
+    }
+    return slice;
+}
+
+ggml_tensor* Weights::vector(const std::string& name, int64_t n) {
+    return f32(name, {n}, {n});
+}
+
+ggml_tensor* Weights::f32(const std::string& name, std::vector<int64_t> in_ne, std::vector<int64_t> out_ne,
+                          Transform transform) {
+    const TensorSlice slice = require_float(name, std::move(in_ne));
+    return computed(std::move(out_ne), [slice, transform](float* out) {
+        const std::vector<float> in = read_slice_f32(slice);
+        if (transform) {
+            transform(in.data(), out);
+        } else {
+            std::copy(in.begin(), in.end(), out);
+        }
+    });
+}
+
+ggml_tensor* Weights::f32_stack(const std::vector<std::string>& names, const std::vector<int64_t>& ne) {
+    std::vector<TensorSlice> slices;
+    for (const auto& name : names) slices.push_back(require_float(name, ne));
+    std::vector<int64_t> stacked = ne;
+    stacked.back() *= static_cast<int64_t>(names.size());
+    return computed(std::move(stacked), [slices](float* out) {
+        for (const auto& slice : slices) {
+            const std::vector<float> part = read_slice_f32(slice);
+            out = std::copy(part.begin(), part.end(), out);
+        }
+    });
+}
+
+ggml_tensor* Weights::computed(std::vector<int64_t> ne, std::function<void(float* out)> fill) {
+    ggml_tensor* tensor =
+        ggml_new_tensor(plain_.get(), GGML_TYPE_F32, static_cast<int>(ne.size()), ne.data());
+    items_.push_back({tensor, [fill = std::move(fill)](ggml_tensor* t) {
+                          std::vector<float> out(static_cast<size_t>(ggml_nelements(t)));
+                          fill(out.data());
+                          ggml_backend_tensor_set(t, out.data(), 0, ggml_nbytes(t));
+                      }});
+    return tensor;
+}
+
+std::vector<float> Weights::read_f32(const std::string& name, std::vector<int64_t> ne) const {
+    return read_slice_f32(require(name, std::move(ne)));
+}
+
+void Weights::load() {
+    const auto allocate = [&](ggml_context* ctx, ggml_backend_buffer_type_t type) {
+        if (ggml_get_first_tensor(ctx) == nullptr) return;
+        BufferPtr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));
+        if (!buffer)
+            throw BackendError(cat("not enough memory for the weights on device '", device_->name(), "'"));
+        ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+        if (device_->is_cpu()) use_huge_pages(buffer.get());
+        buffers_.push_back(std::move(buffer));
+    };
+    allocate(plain_.get(), device_->buffer_type());
+    if (repack_type_ != nullptr) allocate(repacked_.get(), repack_type_);
+    for (const auto& item : items_) item.fill(item.tensor);
+    items_.clear();
+    source_.reset();  // closes the files
+}
+
+size_t Weights::bytes() const {
+    size_t total = 0;
+    for (const auto& buffer : buffers_) total += ggml_backend_buffer_get_size(buffer.get());
+    return total;
+}
+
+}  // namespace csm
