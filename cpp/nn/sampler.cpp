@@ -1,0 +1,99 @@
+#include "nn/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace csm {
+
+namespace {
+
+int32_t argmax(const float* logits, int n) {
+    int best = 0;
+    for (int i = 1; i < n; ++i) {
+        if (logits[i] > logits[best]) best = i;
+    }
+    return best;
+}
+
+}  // namespace
+
+int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float u, SamplerScratch& scratch) {
+    if (!(s.temperature > 0.0f) || s.top_k == 1) return argmax(logits, n);
+    auto& [z, order, mass] = scratch;
+    z.resize(static_cast<size_t>(n));
+    order.resize(static_cast<size_t>(n));
+    for (int i = 0; i < n; ++i) {
+        const float scaled = logits[i] / s.temperature;
+        z[static_cast<size_t>(i)] = std::isnan(scaled) ? -std::numeric_limits<float>::infinity() : scaled;
+    }
+    std::iota(order.begin(), order.end(), 0);
+    const auto before = [&z = z](int32_t a, int32_t b) {
+        const float za = z[static_cast<size_t>(a)], zb = z[static_cast<size_t>(b)];
+        return za != zb ? za > zb : a < b;
+    };
+    const int k = s.top_k > 0 && s.top_k < n ? s.top_k : n;
+    if (k < n) std::nth_element(order.begin(), order.begin() + k, order.end(), before);
+    std::sort(order.begin(), order.begin() + k, before);
+
+    // cumulated, unnormalised softmax mass in the order of the candidates
+    mass.resize(static_cast<size_t>(k));
+    const double top = z[static_cast<size_t>(order[0])];
+    double total = 0.0;
+    for (size_t i = 0; i < mass.size(); ++i) {
+        total += std::exp(static_cast<double>(z[static_cast<size_t>(order[i])]) - top);
+        mass[i] = total;
+    }
+    auto end = mass.end();
+    if (s.top_p < 1.0f) {
+        const auto last = std::lower_bound(mass.begin(), end, static_cast<double>(s.top_p) * total);
+        if (last != end) end = last + 1;
+    }
+    const auto drawn = std::upper_bound(mass.begin(), end, static_cast<double>(u) * *(end - 1));
+    // u * mass may round up to the whole mass
+    return order[static_cast<size_t>(std::min(drawn, end - 1) - mass.begin())];
+}
+
+void pack_settings(const SamplerSettings& settings, float* out) {
+    out[0] = settings.temperature;
+    out[1] = settings.top_p;
+    out[2] = static_cast<float>(settings.top_k);
+}
+
+namespace {
+
+template <typename T>
+T* column(const ggml_tensor* t, int64_t i1, int64_t i2 = 0) {
+    return reinterpret_cast<T*>(static_cast<char*>(t->data) + static_cast<size_t>(i1) * t->nb[1] +
+                                static_cast<size_t>(i2) * t->nb[2]);
+}
+
+void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
+    const int codebook = static_cast<SamplerNode*>(userdata)->codebook;
+    const ggml_tensor* logits = dst->src[0];
+    thread_local SamplerScratch scratch;
+    for (int64_t b = ith; b < logits->ne[1]; b += nth) {
+        auto* out = static_cast<int32_t*>(dst->data) + b;
+        const int32_t forced = column<int32_t>(dst->src[3], b)[codebook];
+        if (forced >= 0) {
+            *out = forced;
+            continue;
+        }
+        const float* packed = column<float>(dst->src[1], b, codebook == 0 ? 0 : 1);
+        const SamplerSettings settings{packed[0], packed[1], static_cast<int32_t>(packed[2])};
+        *out = sample_code(column<float>(logits, b), static_cast<int>(logits->ne[0]), settings,
+                           column<float>(dst->src[2], b)[codebook], scratch);
+    }
+}
+
+}  // namespace
+
+ggml_tensor* build_sampler(ggml_context* ctx, ggml_tensor* logits, const SamplerInputs& inputs,
+                           SamplerNode* node) {
+    ggml_tensor* args[] = {logits, inputs.settings, inputs.uniforms, inputs.forced};
+    return ggml_custom_4d(ctx, GGML_TYPE_I32, logits->ne[1], 1, 1, 1, args, 4, run_sampler, GGML_N_TASKS_MAX,
+                          node);
+}
+
+}  // namespace csm

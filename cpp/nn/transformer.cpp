@@ -1,0 +1,150 @@
+#include "nn/transformer.h"
+
+#include <cmath>
+
+#include "runtime/error.h"
+
+namespace csm {
+
+namespace {
+
+// Far above any speech model; keeps products of sizes from a hostile file inside 64 bits.
+constexpr int kMaxAttentionWidth = 1 << 16;
+
+}  // namespace
+
+void TransformerConfig::validate(const std::string& where, const std::string& name) const {
+    const auto fail = [&](const std::string& why) { return FormatError(cat(where, ": ", name, ": ", why)); };
+    if (heads % kv_heads != 0)
+        throw fail(cat(heads, " query heads do not share ", kv_heads, " key/value heads evenly"));
+    if (head_dim % 2 != 0) throw fail(cat("head_dim is ", head_dim, ", expected an even number"));
+    if (int64_t{heads} * head_dim > kMaxAttentionWidth)
+        throw fail(cat(heads, " heads of ", head_dim, " are too wide"));
+    if (!(norm_eps >= 0.0f && norm_eps < 1.0f)) throw fail(cat("norm epsilon is ", norm_eps));
+    if (!(rope_base > 1.0f && rope_base < 1e12f)) throw fail(cat("rope frequency base is ", rope_base));
+}
+
+TransformerWeights TransformerWeights::request(Weights& weights, const std::string& prefix,
+                                               const TransformerConfig& c) {
+    TransformerWeights out;
+    const int q_rows = c.heads * c.head_dim;
+    for (int i = 0; i < c.layers; ++i) {
+        const std::string blk = cat(prefix, ".blk.", i, ".");
+        TransformerLayer layer;
+        layer.attn_norm = weights.vector(blk + "attn_norm.weight", c.width);
+        layer.qkv = weights.matrix({{blk + "attn_q.weight", q_rows, q_rows},
+                                    {blk + "attn_k.weight", c.kv_width(), c.kv_width()},
+                                    {blk + "attn_v.weight", c.kv_width(), c.kv_width()}},
+                                   c.width);
+        layer.attn_output = weights.matrix(blk + "attn_output.weight", q_rows, c.width);
+        layer.ffn_norm = weights.vector(blk + "ffn_norm.weight", c.width);
+        if (c.codec) {
+            layer.attn_norm_bias = weights.vector(blk + "attn_norm.bias", c.width);
+            layer.attn_scale = weights.vector(blk + "attn_scale.weight", c.width);
+            layer.ffn_norm_bias = weights.vector(blk + "ffn_norm.bias", c.width);
+            layer.ffn_up = weights.matrix(blk + "ffn_up.weight", c.width, c.ffn);
+            layer.ffn_scale = weights.vector(blk + "ffn_scale.weight", c.width);
+        } else {
+            layer.ffn_up = weights.matrix(
+                {{blk + "ffn_gate.weight", c.ffn, c.ffn}, {blk + "ffn_up.weight", c.ffn, c.ffn}}, c.width);
+        }
+        layer.ffn_down = weights.matrix(blk + "ffn_down.weight", c.ffn, c.width);
+        out.layers.push_back(layer);
+    }
+    return out;
+}
+
+KvCache::KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type)
+    : capacity(capacity), slots(slots) {
+    for (int i = 0; i < config.layers; ++i) {
+        k.push_back(ggml_new_tensor_2d(pool.ctx(), type, config.kv_width(), int64_t{capacity} * slots));
+        v.push_back(ggml_new_tensor_2d(pool.ctx(), type, config.kv_width(), int64_t{capacity} * slots));
+    }
+}
+
+ggml_tensor* build_norm(ggml_context* ctx, const TransformerConfig& config, ggml_tensor* x,
+                        ggml_tensor* weight, ggml_tensor* bias) {
+    if (!config.codec) return ggml_mul(ctx, ggml_rms_norm(ctx, x, config.norm_eps), weight);
+    return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, config.norm_eps), weight), bias);
+}
+
+namespace {
+
+// Rows of the pass's slots as {head_dim, keys, kv_heads, batch}.
+ggml_tensor* cache_view(ggml_context* ctx, const TransformerConfig& c, const AttentionPass& pass,
+                        ggml_tensor* cache) {
+    const size_t row = cache->nb[1];
+    return ggml_view_4d(
+        ctx, cache, c.head_dim, pass.keys, c.kv_heads, pass.batch, row,
+        ggml_row_size(cache->type, c.head_dim), row * static_cast<size_t>(pass.cache->capacity),
+        row * static_cast<size_t>(pass.cache->capacity) * static_cast<size_t>(pass.first_slot));
+}
+
+ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const TransformerLayer& layer,
+                             ggml_tensor* rope_factors, const AttentionPass& pass, int index,
+                             ggml_tensor* x) {
+    ggml_context* ctx = graph.ctx();
+    const int tokens = pass.batch * pass.queries;
+    const size_t head = sizeof(float) * static_cast<size_t>(c.head_dim);
+    ggml_tensor* qkv = ggml_mul_mat(ctx, layer.qkv, x);
+
+    // q and k turn together: their heads lie side by side
+    ggml_tensor* qk = ggml_view_3d(ctx, qkv, c.head_dim, c.heads + c.kv_heads, tokens, head, qkv->nb[1], 0);
+    qk = ggml_rope_ext(ctx, qk, pass.positions, rope_factors, c.head_dim, GGML_ROPE_TYPE_NORMAL, 0,
+                       c.rope_base, 1.0f, 0.0f, 1.0f, 0.0f, 0.0f);
+    ggml_tensor* k =
+        ggml_view_2d(ctx, qk, c.kv_width(), tokens, qk->nb[2], head * static_cast<size_t>(c.heads));
+    ggml_tensor* v = ggml_view_2d(ctx, qkv, c.kv_width(), tokens, qkv->nb[1],
+                                  head * static_cast<size_t>(c.heads + c.kv_heads));
+    const auto i = static_cast<size_t>(index);
+    graph.add(ggml_set_rows(ctx, pass.cache->k[i], k, pass.rows));
+    graph.add(ggml_set_rows(ctx, pass.cache->v[i], v, pass.rows));
+
+    ggml_tensor* keys = cache_view(ctx, c, pass, pass.cache->k[i]);
+    ggml_tensor* values = cache_view(ctx, c, pass, pass.cache->v[i]);
+    ggml_tensor* q;
+    if (tokens == 1 && c.kv_heads > 1) {
+        // A single query would make ggml split the keys over the threads, which rounds differently from a
+        // batch. With the kv heads in the outermost dimension it computes each head as it does in a batch.
+        const int group = c.heads / c.kv_heads;
+        q = ggml_view_4d(ctx, qk, c.head_dim, 1, group, c.kv_heads, qk->nb[2], head,
+                         head * static_cast<size_t>(group), 0);
+        keys = ggml_permute(ctx, keys, 0, 1, 3, 2);
+        values = ggml_permute(ctx, values, 0, 1, 3, 2);
+    } else {
+        q = ggml_view_4d(ctx, qk, c.head_dim, pass.queries, c.heads, pass.batch, qk->nb[2], head,
+                         qk->nb[2] * static_cast<size_t>(pass.queries), 0);
+    }
+    const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    ggml_tensor* mixed = ggml_flash_attn_ext(ctx, q, keys, values, pass.mask, scale, 0.0f, 0.0f);
+    ggml_flash_attn_ext_set_prec(mixed, GGML_PREC_F32);
+    return ggml_mul_mat(ctx, layer.attn_output, ggml_reshape_2d(ctx, mixed, c.heads * c.head_dim, tokens));
+}
+
+ggml_tensor* build_ffn(ggml_context* ctx, const TransformerConfig& c, const TransformerLayer& layer,
+                       ggml_tensor* x) {
+    ggml_tensor* hidden = ggml_mul_mat(ctx, layer.ffn_up, x);
+    hidden = c.codec ? ggml_gelu_erf(ctx, hidden) : ggml_swiglu(ctx, hidden);
+    return ggml_mul_mat(ctx, layer.ffn_down, hidden);
+}
+
+}  // namespace
+
+ggml_tensor* build_transformer(Graph& graph, const TransformerConfig& c, const TransformerWeights& weights,
+                               const AttentionPass& pass, ggml_tensor* x) {
+    ggml_context* ctx = graph.ctx();
+    for (int i = 0; i < c.layers; ++i) {
+        const TransformerLayer& layer = weights.layers[static_cast<size_t>(i)];
+        ggml_tensor* normed = build_norm(ctx, c, x, layer.attn_norm, layer.attn_norm_bias);
+        ggml_tensor* mixed = build_attention(graph, c, layer, weights.rope_factors, pass, i, normed);
+        if (layer.attn_scale) mixed = ggml_mul(ctx, mixed, layer.attn_scale);
+        x = ggml_add(ctx, x, mixed);
+        ggml_tensor* fed =
+            build_ffn(ctx, c, layer, build_norm(ctx, c, x, layer.ffn_norm, layer.ffn_norm_bias));
+        if (layer.ffn_scale) fed = ggml_mul(ctx, fed, layer.ffn_scale);
+        x = ggml_add(ctx, x, fed);
+    }
+    return x;
+}
+
+}  // namespace csm

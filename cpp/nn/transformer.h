@@ -1,0 +1,97 @@
+// The pre-norm transformer of all four stacks: backbone and depth decoder (RMSNorm, SwiGLU, grouped-query
+// attention) and the two codec transformers (LayerNorm with bias, GELU, layer scale, sliding window). One
+// description, one graph builder.
+//
+// Keys and values always go through a cache, written with ggml_set_rows at rows that are inputs of the graph
+// and read as a strided view, so that a graph can be replayed at another position without being rebuilt.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "runtime/graph.h"
+#include "runtime/weights.h"
+
+namespace csm {
+
+struct TransformerConfig {
+    int layers = 0;
+    int width = 0;
+    int heads = 0;
+    int kv_heads = 0;
+    int head_dim = 0;
+    int ffn = 0;
+    float norm_eps = 1e-5f;
+    float rope_base = 10000.0f;
+    bool codec = false;  // LayerNorm + GELU + layer scale in place of RMSNorm + SwiGLU
+
+    int kv_width() const { return kv_heads * head_dim; }
+
+    // Checks what the graphs rely on; throws FormatError. `where` names the file and `name` the stack in the
+    // message.
+    void validate(const std::string& where, const std::string& name) const;
+};
+
+struct TransformerLayer {
+    ggml_tensor* attn_norm = nullptr;       // {width}
+    ggml_tensor* attn_norm_bias = nullptr;  // codec only
+    ggml_tensor* qkv = nullptr;             // {width, (heads + 2 kv_heads) head_dim}: q, k, v stacked
+    ggml_tensor* attn_output = nullptr;     // {heads head_dim, width}
+    ggml_tensor* attn_scale = nullptr;      // codec only
+    ggml_tensor* ffn_norm = nullptr;
+    ggml_tensor* ffn_norm_bias = nullptr;  // codec only
+    ggml_tensor* ffn_up = nullptr;         // {width, 2 ffn}: gate, up stacked; codec: {width, ffn}
+    ggml_tensor* ffn_down = nullptr;       // {ffn, width}
+    ggml_tensor* ffn_scale = nullptr;      // codec only
+};
+
+struct TransformerWeights {
+    std::vector<TransformerLayer> layers;
+    ggml_tensor* rope_factors = nullptr;  // {head_dim / 2} or null
+
+    // Requests the tensors PREFIX.blk.N.* of docs/GGUF.md.
+    static TransformerWeights request(Weights& weights, const std::string& prefix,
+                                      const TransformerConfig& config);
+};
+
+// Keys and values of all layers: per layer a matrix {kv_width, slots * capacity}; row slot * capacity + i.
+struct KvCache {
+    std::vector<ggml_tensor*> k, v;
+    int capacity = 0;
+    int slots = 0;
+
+    KvCache() = default;
+    // Describes the tensors in the pool; the pool's owner allocates.
+    KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type);
+    static size_t tensors(const TransformerConfig& config) { return 2 * static_cast<size_t>(config.layers); }
+};
+
+// What attention reads and writes in one pass. Tokens are ordered by sequence, then by query: token = b *
+// queries + q.
+struct AttentionPass {
+    const KvCache* cache = nullptr;
+    int first_slot = 0;                // sequence b uses slot first_slot + b
+    int batch = 1;                     // sequences
+    int queries = 1;                   // tokens per sequence
+    int keys = 0;                      // cache rows that are read, from row 0 of the slot on
+    ggml_tensor* rows = nullptr;       // I64 {batch * queries}: cache rows to write
+    ggml_tensor* positions = nullptr;  // I32 {batch * queries}: rotary positions
+    ggml_tensor* mask =
+        nullptr;  // F16 {keys, queries, 1, batch or 1}: added to the scores; null = all keys visible
+};
+
+// Norm with weight (and bias for the codec).
+ggml_tensor* build_norm(ggml_context* ctx, const TransformerConfig& config, ggml_tensor* x,
+                        ggml_tensor* weight, ggml_tensor* bias);
+
+// All layers over x {width, batch * queries}; the result has the same shape and no final norm. The cache
+// writes are added to the graph at once, the result only when the caller adds something that needs it.
+ggml_tensor* build_transformer(Graph& graph, const TransformerConfig& config,
+                               const TransformerWeights& weights, const AttentionPass& pass, ggml_tensor* x);
+
+// Upper bound of the nodes build_transformer creates, for sizing graphs.
+inline size_t transformer_nodes(const TransformerConfig& config) {
+    return static_cast<size_t>(config.layers) * 32;
+}
+
+}  // namespace csm
