@@ -1,0 +1,183 @@
+#include "csm/frame_graph.h"
+
+#include <cmath>
+
+namespace csm {
+
+namespace {
+
+size_t max_nodes(const CsmConfig& c) {
+    return 64 + transformer_nodes(c.backbone) +
+           static_cast<size_t>(c.codebooks) * (transformer_nodes(c.depth) + 24);
+}
+
+template <typename T>
+void upload_all(ggml_tensor* tensor, const std::vector<T>& values) {
+    upload(tensor, values.data(), values.size() * sizeof(T));
+}
+
+}  // namespace
+
+FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, const CsmWeights& weights,
+                       const KvCache& cache, Shape shape)
+    : shape_(shape), pool_(device, 32 + KvCache::tensors(config.depth)), graph_(device, max_nodes(config)) {
+    const int batch = shape.batch, codebooks = config.codebooks;
+    ggml_context* ctx = pool_.ctx();
+    audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * batch);
+    text_ids_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
+    audio_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
+    text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
+    positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
+    cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, batch);
+    mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
+    sampler_.settings = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, kSettingsWidth, batch, 2);
+    sampler_.uniforms = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, codebooks, batch);
+    sampler_.forced = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, codebooks, batch);
+    codes_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, codebooks, batch);
+    if (shape.logits) logits_ = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, config.codes, codebooks, batch);
+    depth_positions_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, batch, codebooks);
+    depth_rows_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I64, batch, codebooks);
+    pair_positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 2 * batch);
+    pair_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 2 * batch);
+    pair_mask_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, 2, 2);
+    depth_cache_ = KvCache(pool_, config.depth, codebooks, batch, GGML_TYPE_F32);
+    pool_.allocate();
+
+    const auto n = static_cast<size_t>(batch), per_code = n * static_cast<size_t>(codebooks);
+    inputs_ = {std::vector<int32_t>(per_code),
+               std::vector<int32_t>(n),
+               std::vector<float>(n),
+               std::vector<float>(n),
+               std::vector<int32_t>(n),
+               std::vector<int64_t>(n),
+               std::vector<ggml_fp16_t>(n * static_cast<size_t>(shape.keys)),
+               std::vector<float>(2 * n * kSettingsWidth),
+               std::vector<float>(per_code),
+               std::vector<int32_t>(per_code, -1)};
+
+    // constants of the depth decoder: its positions restart at 0 with every frame
+    std::vector<int32_t> positions, pair_positions;
+    std::vector<int64_t> rows, pair_rows;
+    for (int p = 0; p < codebooks; ++p) {
+        for (int b = 0; b < batch; ++b) {
+            positions.push_back(p);
+            rows.push_back(int64_t{b} * codebooks + p);
+        }
+    }
+    for (int b = 0; b < batch; ++b) {
+        for (int p = 0; p < 2; ++p) {
+            pair_positions.push_back(p);
+            pair_rows.push_back(int64_t{b} * codebooks + p);
+        }
+    }
+    const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
+    upload_all(depth_positions_, positions);
+    upload_all(depth_rows_, rows);
+    upload_all(pair_positions_, pair_positions);
+    upload_all(pair_rows_, pair_rows);
+    upload_all(pair_mask_, std::vector<ggml_fp16_t>{seen, hidden, seen, seen});
+
+    build(config, weights, cache);
+    graph_.allocate();
+}
+
+// The pending row of each sequence: a text embedding, or the sum of the embeddings of a frame's codes. {D,
+// batch}
+ggml_tensor* FrameGraph::build_input(ggml_context* ctx, const CsmConfig& c, const CsmWeights& w) {
+    ggml_tensor* text = ggml_get_rows(ctx, w.text_embd, text_ids_);
+    ggml_tensor* audio = ggml_get_rows(ctx, w.audio_embd, audio_rows_);
+    audio = ggml_reshape_3d(ctx, audio, c.backbone.width, c.codebooks, shape_.batch);
+    audio = ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, audio, 1, 0, 2, 3)));
+    audio = ggml_reshape_2d(ctx, audio, c.backbone.width, shape_.batch);
+    return ggml_add(ctx, ggml_mul(ctx, text, text_gate_), ggml_mul(ctx, audio, audio_gate_));
+}
+
+// Head and sampler of one codebook: hidden {width, batch} -> codes I32 {batch}, recorded in codes_ (and
+// logits_).
+ggml_tensor* FrameGraph::draw(ggml_tensor* hidden, int codebook, const CsmConfig& c, const CsmWeights& w) {
+    ggml_context* ctx = graph_.ctx();
+    ggml_tensor* logits = ggml_mul_mat(ctx, w.heads[static_cast<size_t>(codebook)], hidden);
+    if (logits_) {
+        ggml_tensor* kept = ggml_view_2d(ctx, logits_, c.codes, shape_.batch, logits_->nb[2],
+                                         logits_->nb[1] * static_cast<size_t>(codebook));
+        graph_.add(ggml_cpy(ctx, logits, kept));
+    }
+    nodes_.push_back({codebook});
+    ggml_tensor* codes = build_sampler(ctx, logits, sampler_, &nodes_.back());
+    ggml_tensor* kept = ggml_view_2d(ctx, codes_, 1, shape_.batch, codes_->nb[1],
+                                     codes_->nb[0] * static_cast<size_t>(codebook));
+    graph_.add(ggml_cpy(ctx, ggml_reshape_2d(ctx, codes, 1, shape_.batch), kept));
+    return codes;
+}
+
+void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& cache) {
+    ggml_context* ctx = graph_.ctx();
+    const int batch = shape_.batch;
+    const auto columns = [&](ggml_tensor* t, int p) {
+        return ggml_view_1d(ctx, t, batch, t->nb[1] * static_cast<size_t>(p));
+    };
+    // embeddings of drawn codes, {D, batch}
+    const auto embed = [&](ggml_tensor* codes, int codebook) {
+        ggml_tensor* rows = ggml_view_2d(
+            ctx, w.audio_embd, c.backbone.width, c.audio_vocab, w.audio_embd->nb[1],
+            w.audio_embd->nb[1] * static_cast<size_t>(c.audio_vocab) * static_cast<size_t>(codebook));
+        return ggml_get_rows(ctx, rows, codes);
+    };
+
+    AttentionPass pass;
+    pass.cache = &cache;
+    pass.first_slot = shape_.first_slot;
+    pass.batch = batch;
+    pass.keys = shape_.keys;
+    pass.rows = cache_rows_;
+    pass.positions = positions_;
+    pass.mask = mask_;
+    ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(ctx, c, w));
+    h = build_norm(ctx, c.backbone, h, w.backbone_norm, nullptr);
+    ggml_tensor* codes = draw(h, 0, c, w);
+
+    // positions 0 (the backbone's state) and 1 (codebook 0) go through the weights together
+    pass = {};
+    pass.cache = &depth_cache_;
+    pass.batch = batch;
+    pass.queries = 2;
+    pass.keys = 2;
+    pass.rows = pair_rows_;
+    pass.positions = pair_positions_;
+    pass.mask = pair_mask_;
+    ggml_tensor* pair = ggml_concat(ctx, ggml_reshape_3d(ctx, h, c.backbone.width, 1, batch),
+                                    ggml_reshape_3d(ctx, embed(codes, 0), c.backbone.width, 1, batch), 1);
+    pair = ggml_mul_mat(ctx, w.projection, ggml_reshape_2d(ctx, pair, c.backbone.width, 2 * batch));
+    pair = build_transformer(graph_, c.depth, w.depth, pass, pair);
+    ggml_tensor* x = ggml_view_2d(ctx, pair, c.depth.width, batch, 2 * pair->nb[1], pair->nb[1]);
+    codes = draw(build_norm(ctx, c.depth, x, w.depth_norm, nullptr), 1, c, w);
+
+    pass.queries = 1;
+    pass.mask = nullptr;
+    for (int p = 2; p < c.codebooks; ++p) {
+        pass.keys = p + 1;
+        pass.rows = columns(depth_rows_, p);
+        pass.positions = columns(depth_positions_, p);
+        x = ggml_mul_mat(ctx, w.projection, embed(codes, p - 1));
+        x = build_transformer(graph_, c.depth, w.depth, pass, x);
+        codes = draw(build_norm(ctx, c.depth, x, w.depth_norm, nullptr), p, c, w);
+    }
+}
+
+void FrameGraph::run(int32_t* codes, float* logits) {
+    upload_all(audio_rows_, inputs_.audio_rows);
+    upload_all(text_ids_, inputs_.text_ids);
+    upload_all(audio_gate_, inputs_.audio_gate);
+    upload_all(text_gate_, inputs_.text_gate);
+    upload_all(positions_, inputs_.positions);
+    upload_all(cache_rows_, inputs_.cache_rows);
+    upload_all(mask_, inputs_.mask);
+    upload_all(sampler_.settings, inputs_.settings);
+    upload_all(sampler_.uniforms, inputs_.uniforms);
+    upload_all(sampler_.forced, inputs_.forced);
+    graph_.compute();
+    download(codes_, codes, ggml_nbytes(codes_));
+    if (logits_ && logits) download(logits_, logits, ggml_nbytes(logits_));
+}
+
+}  // namespace csm

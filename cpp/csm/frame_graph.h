@@ -1,0 +1,70 @@
+// One 80 ms frame of B utterances as one graph: embed the pending rows, step the backbone, sample codebook 0,
+// run the depth decoder over its positions with a sampler after each head, and leave all codes in one tensor.
+// Nothing returns to the host in between; inputs and results have fixed addresses, so that the graph is built
+// once and replayed.
+#pragma once
+
+#include <deque>
+#include <memory>
+
+#include "csm/weights.h"
+#include "nn/sampler.h"
+
+namespace csm {
+
+class FrameGraph {
+ public:
+    struct Shape {
+        int first_slot;  // sequence b uses slot first_slot + b of the backbone's cache
+        int batch;
+        int keys;  // cache rows that attention reads
+        bool logits;
+        bool operator==(const Shape& o) const {
+            return first_slot == o.first_slot && batch == o.batch && keys == o.keys && logits == o.logits;
+        }
+    };
+
+    FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, const CsmWeights& weights,
+               const KvCache& cache, Shape shape);
+
+    const Shape& shape() const { return shape_; }
+
+    // Everything one run needs, per sequence in batch order; the vectors are sized by the constructor.
+    struct Inputs {
+        std::vector<int32_t> audio_rows;  // codebooks * batch rows of the audio table
+        std::vector<int32_t> text_ids;    // batch
+        std::vector<float> audio_gate;    // batch; 1 where the pending row is audio, else 0
+        std::vector<float> text_gate;     // batch; the opposite
+        std::vector<int32_t> positions;   // batch
+        std::vector<int64_t> cache_rows;  // batch
+        std::vector<ggml_fp16_t> mask;    // keys * batch
+        std::vector<float> settings;      // kSettingsWidth * batch * 2
+        std::vector<float> uniforms;      // codebooks * batch
+        std::vector<int32_t> forced;      // codebooks * batch
+    };
+    Inputs& inputs() { return inputs_; }
+
+    // Runs a frame; codes: codebooks * batch, frame-major per sequence; logits (if in the shape): codes *
+    // codebooks * batch.
+    void run(int32_t* codes, float* logits);
+
+ private:
+    void build(const CsmConfig& config, const CsmWeights& weights, const KvCache& cache);
+    ggml_tensor* build_input(ggml_context* ctx, const CsmConfig& config, const CsmWeights& weights);
+    ggml_tensor* draw(ggml_tensor* hidden, int codebook, const CsmConfig& config, const CsmWeights& weights);
+
+    Shape shape_;
+    Inputs inputs_;
+    TensorPool pool_;
+    Graph graph_;
+    KvCache depth_cache_;
+    std::deque<SamplerNode> nodes_;  // stable addresses
+    // pool tensors
+    ggml_tensor *audio_rows_, *text_ids_, *audio_gate_, *text_gate_, *positions_, *cache_rows_, *mask_,
+        *codes_, *logits_ = nullptr;
+    ggml_tensor *depth_positions_, *depth_rows_;  // {batch, codebooks}: one column per depth position
+    ggml_tensor *pair_positions_, *pair_rows_, *pair_mask_;  // of the first pass, which holds two positions
+    SamplerInputs sampler_;
+};
+
+}  // namespace csm
