@@ -1,0 +1,48 @@
+#include "bindings/module.h"
+#include "runtime/device.h"
+
+namespace csm {
+
+namespace {
+
+const char* type_name(enum ggml_backend_dev_type type) {
+    switch (type) {
+        case GGML_BACKEND_DEVICE_TYPE_CPU:
+            return "cpu";
+        case GGML_BACKEND_DEVICE_TYPE_GPU:
+            return "gpu";
+        case GGML_BACKEND_DEVICE_TYPE_IGPU:
+            return "igpu";
+        default:
+            return "accel";
+    }
+}
+
+py::list devices() {
+    py::list out;
+    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        ggml_backend_dev_t dev = ggml_backend_dev_get(i);
+        size_t free = 0, total = 0;
+        ggml_backend_dev_memory(dev, &free, &total);
+        py::dict d;
+        d["name"] = ggml_backend_dev_name(dev);
+        d["description"] = ggml_backend_dev_description(dev);
+        d["type"] = type_name(ggml_backend_dev_type(dev));
+        d["memory_free"] = free;
+        d["memory_total"] = total;
+        out.append(d);
+    }
+    return out;
+}
+
+}  // namespace
+
+void register_backend(py::module_& m) {
+    m.def("set_backend_dir", &load_backends, py::arg("path"),
+          "Load ggml's backend libraries from this folder; a no-op in builds with a linked-in ggml.");
+    m.def("devices", &devices,
+          "Compute devices: dicts with name, description, type, memory_free and memory_total (bytes).");
+    m.def("cpu_features", &cpu_features, "The CPU features that the loaded CPU backend uses.");
+}
+
+}  // namespace csm

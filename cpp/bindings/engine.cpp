@@ -1,0 +1,131 @@
+#include "engine/engine.h"
+
+#include "bindings/module.h"
+#include "runtime/error.h"
+
+namespace csm {
+
+namespace {
+
+SlotSettings settings(uint64_t seed, float temperature, int top_k, float top_p, float depth_temperature,
+                      int depth_top_k, float depth_top_p) {
+    return {seed, {temperature, top_p, top_k}, {depth_temperature, depth_top_p, depth_top_k}};
+}
+
+py::object append(Engine& engine, int slot, const Array<int32_t>& text, const Array<int32_t>& audio,
+                  bool return_logits) {
+    const auto& c = engine.model().csm();
+    if (text.ndim() != 1 || audio.ndim() != 2 || audio.shape(0) != text.shape(0) ||
+        audio.shape(1) != c.codebooks) {
+        throw ArgumentError(cat("expected text (n,) and audio (n, ", c.codebooks, ")"));
+    }
+    std::vector<float> logits;
+    int evaluated = 0;
+    {
+        const Rows rows{text.data(), audio.data(), static_cast<int>(text.shape(0))};
+        const py::gil_scoped_release release;
+        evaluated = engine.append(slot, rows, return_logits ? &logits : nullptr);
+    }
+    if (!return_logits) return py::none();
+    return to_array(std::move(logits), {evaluated, c.codes});
+}
+
+py::tuple step(Engine& engine, const std::vector<int>& slots, const std::optional<Array<int32_t>>& forced,
+               bool return_logits) {
+    const auto& c = engine.model().csm();
+    const auto n = static_cast<py::ssize_t>(slots.size());
+    if (forced && (forced->ndim() != 2 || forced->shape(0) != n || forced->shape(1) != c.codebooks)) {
+        throw ArgumentError(cat("expected forced codes (", n, ", ", c.codebooks, ")"));
+    }
+    std::vector<int32_t> codes(static_cast<size_t>(n * c.codebooks));
+    std::vector<float> logits(return_logits ? static_cast<size_t>(n) * static_cast<size_t>(c.codebooks) *
+                                                  static_cast<size_t>(c.codes)
+                                            : 0);
+    {
+        const int32_t* forced_data = forced ? forced->data() : nullptr;
+        const py::gil_scoped_release release;
+        engine.step(slots.data(), static_cast<int>(n), forced_data, codes.data(),
+                    return_logits ? logits.data() : nullptr);
+    }
+    py::object out_logits = py::none();
+    if (return_logits) out_logits = to_array(std::move(logits), {n, c.codebooks, c.codes});
+    return py::make_tuple(to_array(std::move(codes), {n, c.codebooks}), out_logits);
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+    py::class_<Engine>(
+        m, "Engine",
+        "KV cache slots and the frame graph. One thread at a time; several engines may share one model.")
+        .def(py::init([](std::shared_ptr<Model> model, int slots, int context, const std::string& kv_type) {
+                 return std::make_unique<Engine>(std::move(model), slots, context, kv_type);
+             }),
+             py::arg("model"), py::kw_only(), py::arg("slots") = 1, py::arg("context") = 0,
+             py::arg("kv_type") = "auto")
+        .def(
+            "open",
+            [](Engine& engine, uint64_t seed, float temperature, int top_k, float top_p,
+               float depth_temperature, int depth_top_k, float depth_top_p) {
+                return engine.open(
+                    settings(seed, temperature, top_k, top_p, depth_temperature, depth_top_k, depth_top_p));
+            },
+            py::kw_only(), py::arg("seed") = 0, py::arg("temperature") = 0.9f, py::arg("top_k") = 50,
+            py::arg("top_p") = 1.0f, py::arg("depth_temperature") = 0.9f, py::arg("depth_top_k") = 50,
+            py::arg("depth_top_p") = 1.0f,
+            "Take a free slot with an empty cache; returns its number. Raises RuntimeError when none is "
+            "free.")
+        .def("close", &Engine::close, py::arg("slot"))
+        .def(
+            "reseed",
+            [](Engine& engine, int slot, uint64_t seed, float temperature, int top_k, float top_p,
+               float depth_temperature, int depth_top_k, float depth_top_p) {
+                engine.configure(slot, settings(seed, temperature, top_k, top_p, depth_temperature,
+                                                depth_top_k, depth_top_p));
+            },
+            py::arg("slot"), py::kw_only(), py::arg("seed"), py::arg("temperature"), py::arg("top_k"),
+            py::arg("top_p"), py::arg("depth_temperature"), py::arg("depth_top_k"), py::arg("depth_top_p"),
+            "New sampling settings; the frame counter of the noise restarts at 0.")
+        .def("append", &append, py::arg("slot"), py::arg("text"), py::arg("audio"),
+             py::arg("return_logits") = false,
+             "Append prompt rows; the last stays pending. With return_logits, the c0 logits of every row "
+             "evaluated by this call.")
+        .def("step", &step, py::arg("slots"), py::kw_only(), py::arg("forced") = py::none(),
+             py::arg("return_logits") = false,
+             "One frame for each of the slots in one graph: codes (len(slots), codebooks) and, if asked for, "
+             "the logits.")
+        .def("position", &Engine::position, py::arg("slot"),
+             "Rows of the slot so far, the pending one included.")
+        .def("rewind", &Engine::rewind, py::arg("slot"), py::arg("rows"),
+             "Drop all but the first rows rows; none is pending afterwards.")
+        .def(
+            "save_prefix",
+            [](const Engine& engine, int slot) {
+                const auto data = engine.save_prefix(slot);
+                return py::bytes(reinterpret_cast<const char*>(data.data()), data.size());
+            },
+            py::arg("slot"), "The keys and values of the evaluated rows (all but the pending one).")
+        .def(
+            "load_prefix",
+            [](Engine& engine, int slot, const py::bytes& data) {
+                const std::string_view view = data;
+                engine.load_prefix(slot, reinterpret_cast<const uint8_t*>(view.data()), view.size());
+            },
+            py::arg("slot"), py::arg("data"))
+        .def("timings",
+             [](const Engine& engine) {
+                 const EngineTimings& t = engine.timings();
+                 py::dict out;
+                 out["prefill_s"] = t.prefill_s;
+                 out["prefill_rows"] = t.prefill_rows;
+                 out["step_s"] = t.step_s;
+                 out["steps"] = t.steps;
+                 out["frames"] = t.frames;
+                 return out;
+             })
+        .def_property_readonly("slots", &Engine::slots)
+        .def_property_readonly("context", &Engine::context)
+        .def_property_readonly("kv_bytes", &Engine::kv_bytes);
+}
+
+}  // namespace csm

@@ -1,0 +1,34 @@
+// Each file of this folder registers one group of Python objects; nothing here computes.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <vector>
+
+namespace csm {
+
+namespace py = pybind11;
+
+// Arrays are taken in C order; others are converted by numpy.
+template <typename T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+void register_errors(py::module_& m);
+void register_backend(py::module_& m);
+void register_files(py::module_& m);
+void register_sampler(py::module_& m);
+void register_model(py::module_& m);
+void register_engine(py::module_& m);
+void register_codec(py::module_& m);
+
+// A numpy array that owns the vector's memory.
+template <typename T>
+py::array_t<T> to_array(std::vector<T>&& values, std::vector<py::ssize_t> shape) {
+    auto* held = new std::vector<T>(std::move(values));
+    py::capsule owner(held, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+    return py::array_t<T>(std::move(shape), held->data(), owner);
+}
+
+}  // namespace csm

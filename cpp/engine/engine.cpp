@@ -1,0 +1,348 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "nn/philox.h"
+#include "runtime/error.h"
+
+namespace csm {
+
+namespace {
+
+// Attention reads this many cache rows more than needed at most: graphs are built per bucket.
+constexpr int kKeyBucket = 256;
+// Graphs kept for reuse; each holds its activations.
+constexpr size_t kMaxGraphs = 8;
+constexpr int kMaxSlots = 1024;
+
+class Stopwatch {
+ public:
+    double seconds() const {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    }
+
+ private:
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+int checked_context(const Model& model, int context) {
+    if (context < 0 || context > model.csm().context) {
+        throw ArgumentError(cat("context is ", context, " rows, expected 1 to ", model.csm().context,
+                                " (the model's), or 0 for all"));
+    }
+    return context == 0 ? model.csm().context : context;
+}
+
+ggml_type kv_type_of(const Model& model, const std::string& name) {
+    if (name == "auto") return model.default_kv_type();
+    if (name == "f32") return GGML_TYPE_F32;
+    if (name == "f16") return GGML_TYPE_F16;
+    throw ArgumentError(cat("kv_type is '", name, "', expected auto, f32 or f16"));
+}
+
+void check_sampling(const SamplerSettings& s, const char* prefix) {
+    if (!(s.temperature >= 0.0f) || std::isinf(s.temperature))
+        throw ArgumentError(
+            cat(prefix, "temperature is ", s.temperature, ", expected 0 (greedy) or a positive number"));
+    if (s.top_k < 0) throw ArgumentError(cat(prefix, "top_k is ", s.top_k, ", expected 0 (off) or more"));
+    if (!(s.top_p > 0.0f && s.top_p <= 1.0f))
+        throw ArgumentError(cat(prefix, "top_p is ", s.top_p, ", expected a number in (0, 1]"));
+}
+
+// Saved keys and values start with this.
+struct PrefixHeader {
+    char magic[8];
+    uint32_t type, layers, kv_width, rows;
+};
+constexpr char kPrefixMagic[8] = {'C', 'S', 'M', 'K', 'V', '0', '0', '1'};
+
+}  // namespace
+
+Engine::Engine(std::shared_ptr<const Model> model, int slots, int context, const std::string& kv_type)
+    : model_(std::move(model)),
+      context_(checked_context(*model_, context)),
+      pool_(model_->device(), KvCache::tensors(model_->csm().backbone)) {
+    if (slots < 1 || slots > kMaxSlots)
+        throw ArgumentError(cat("slots is ", slots, ", expected 1 to ", kMaxSlots));
+    // one spare row per slot takes the writes of sequences that a batch only passes through; whole buckets,
+    // since attention reads whole buckets
+    cache_ = KvCache(pool_, model_->csm().backbone, (context_ + 1 + kKeyBucket - 1) / kKeyBucket * kKeyBucket,
+                     slots, kv_type_of(*model_, kv_type));
+    pool_.allocate();
+    slots_.resize(static_cast<size_t>(slots));
+}
+
+Engine::Slot& Engine::slot_at(int slot) {
+    if (slot < 0 || slot >= slots() || !slots_[static_cast<size_t>(slot)].open) {
+        throw ArgumentError(cat("slot ", slot, " is not open"));
+    }
+    return slots_[static_cast<size_t>(slot)];
+}
+
+int Engine::open(const SlotSettings& settings) {
+    for (int i = 0; i < slots(); ++i) {
+        if (slots_[static_cast<size_t>(i)].open) continue;
+        slots_[static_cast<size_t>(i)] = Slot();
+        slots_[static_cast<size_t>(i)].open = true;
+        try {
+            configure(i, settings);
+        } catch (...) {
+            slots_[static_cast<size_t>(i)].open = false;
+            throw;
+        }
+        return i;
+    }
+    throw std::runtime_error(cat("all ", slots(), " slots are taken; close one or make an engine with more"));
+}
+
+void Engine::close(int slot) {
+    slot_at(slot).open = false;
+}
+
+void Engine::configure(int slot, const SlotSettings& settings) {
+    check_sampling(settings.sampling, "");
+    check_sampling(settings.depth_sampling, "depth_");
+    Slot& s = slot_at(slot);
+    s.settings = settings;
+    s.frame = 0;
+}
+
+int Engine::position(int slot) const {
+    const Slot& s = slot_at(slot);
+    return s.evaluated + (s.pending() ? 1 : 0);
+}
+
+void Engine::rewind(int slot, int rows) {
+    Slot& s = slot_at(slot);
+    if (rows < 0 || rows > s.evaluated)
+        throw ArgumentError(
+            cat("cannot rewind slot ", slot, " to ", rows, " rows, it has ", s.evaluated, " evaluated"));
+    s.evaluated = rows;
+    s.text = -1;
+    s.codes.clear();
+}
+
+int Engine::key_bucket(int rows) const {
+    return std::min((rows + kKeyBucket - 1) / kKeyBucket * kKeyBucket, cache_.capacity);
+}
+
+int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
+    Slot& s = slot_at(slot);
+    const CsmConfig& c = model_->csm();
+    if (rows.count < 1) return 0;
+    for (int i = 0; i < rows.count; ++i) {
+        if (rows.text[i] >= c.text_vocab)
+            throw ArgumentError(
+                cat("row ", i, ": text id ", rows.text[i], " is outside the vocabulary of ", c.text_vocab));
+        if (rows.text[i] >= 0) continue;
+        for (int codebook = 0; codebook < c.codebooks; ++codebook) {
+            const int32_t code = rows.audio[int64_t{i} * c.codebooks + codebook];
+            if (code < 0 || code >= c.audio_vocab) {
+                throw ArgumentError(cat("row ", i, ", codebook ", codebook, ": code ", code,
+                                        " is outside 0..", c.audio_vocab - 1));
+            }
+        }
+    }
+    const int have = position(slot);
+    if (rows.count > context_ - have) {
+        throw ArgumentError(cat(rows.count, " rows do not fit into slot ", slot, ": ", have, " of ", context_,
+                                " rows are taken"));
+    }
+
+    // the pending row and all new ones but the last
+    std::vector<int32_t> text, audio;
+    if (s.pending()) {
+        text.push_back(s.text);
+        audio.insert(audio.end(), s.codes.begin(), s.codes.end());
+        audio.resize(static_cast<size_t>(c.codebooks));
+    }
+    text.insert(text.end(), rows.text, rows.text + rows.count - 1);
+    audio.insert(audio.end(), rows.audio, rows.audio + int64_t{rows.count - 1} * c.codebooks);
+
+    const Stopwatch watch;
+    const int total = static_cast<int>(text.size());
+    if (logits) logits->resize(static_cast<size_t>(total) * static_cast<size_t>(c.codes));
+    for (int done = 0; done < total;) {
+        const int n = std::min(kPrefillChunk, total - done);
+        prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
+                key_bucket(s.evaluated + n),
+                {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
+                logits ? logits->data() + int64_t{done} * c.codes : nullptr);
+        s.evaluated += n;
+        done += n;
+    }
+    timings_.prefill_s += watch.seconds();
+    timings_.prefill_rows += total;
+    s.text = rows.text[rows.count - 1];
+    s.codes.clear();
+    if (s.text < 0) {
+        s.text = -1;
+        s.codes.assign(rows.audio + int64_t{rows.count - 1} * c.codebooks,
+                       rows.audio + int64_t{rows.count} * c.codebooks);
+    }
+    return total;
+}
+
+FrameGraph& Engine::frame_graph(const FrameGraph::Shape& shape) {
+    const auto found =
+        std::find_if(graphs_.begin(), graphs_.end(), [&](const FrameGraph& g) { return g.shape() == shape; });
+    if (found != graphs_.end()) {
+        graphs_.splice(graphs_.begin(), graphs_, found);
+        return graphs_.front();
+    }
+    while (graphs_.size() >= kMaxGraphs) graphs_.pop_back();
+    graphs_.emplace_front(model_->device(), model_->csm(), model_->csm_weights(), cache_, shape);
+    return graphs_.front();
+}
+
+// Inputs of sequence b; a null slot is one that the batch only passes through: it writes to the spare row and
+// draws nothing.
+void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& shape, const Slot* slot,
+                  const int32_t* forced) {
+    const CsmConfig& c = model_->csm();
+    const auto codebooks = static_cast<size_t>(c.codebooks);
+    const int64_t first_row =
+        (static_cast<int64_t>(shape.first_slot) + static_cast<int64_t>(b)) * cache_.capacity;
+    const bool is_text = slot == nullptr || slot->text >= 0;
+    in.text_ids[b] = slot != nullptr && is_text ? slot->text : 0;
+    in.text_gate[b] = is_text ? 1.0f : 0.0f;
+    in.audio_gate[b] = is_text ? 0.0f : 1.0f;
+    in.positions[b] = slot ? slot->evaluated : 0;
+    in.cache_rows[b] = first_row + (slot ? slot->evaluated : cache_.capacity - 1);
+    const auto keys = static_cast<size_t>(shape.keys);
+    const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
+    const auto mask = in.mask.begin() + static_cast<int64_t>(b * keys);
+    const int visible = slot ? slot->evaluated + 1 : 1;
+    std::fill(mask, mask + visible, seen);
+    std::fill(mask + visible, mask + static_cast<int64_t>(keys), hidden);
+    const SlotSettings settings = slot ? slot->settings : SlotSettings{};
+    const size_t plane = static_cast<size_t>(shape.batch) * kSettingsWidth;
+    pack_settings(settings.sampling, &in.settings[b * kSettingsWidth]);
+    pack_settings(settings.depth_sampling, &in.settings[plane + b * kSettingsWidth]);
+    for (size_t i = 0; i < codebooks; ++i) {
+        in.audio_rows[b * codebooks + i] =
+            static_cast<int32_t>(i) * c.audio_vocab + (is_text ? 0 : slot->codes[i]);
+        in.uniforms[b * codebooks + i] =
+            slot ? uniform(settings.seed, slot->frame, static_cast<uint32_t>(i)) : 0.0f;
+        in.forced[b * codebooks + i] = slot == nullptr ? 0 : forced ? forced[i] : -1;
+    }
+}
+
+void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits) {
+    if (n < 1) return;
+    const CsmConfig& c = model_->csm();
+    std::vector<int> index_of(slots_.size(), -1);
+    int low = slots[0], high = slots[0], rows = 0;
+    for (int i = 0; i < n; ++i) {
+        const Slot& s = slot_at(slots[i]);
+        if (!s.pending())
+            throw ArgumentError(
+                cat("slot ", slots[i], " has no row to continue from; append a prompt first"));
+        if (s.evaluated + 1 >= context_ + 1)
+            throw ArgumentError(cat("slot ", slots[i], " is full: ", context_, " rows"));
+        if (index_of[static_cast<size_t>(slots[i])] >= 0)
+            throw ArgumentError(cat("slot ", slots[i], " stands twice in one step"));
+        index_of[static_cast<size_t>(slots[i])] = i;
+        low = std::min(low, slots[i]);
+        high = std::max(high, slots[i]);
+        rows = std::max(rows, s.evaluated + 1);
+    }
+    if (forced) {
+        for (int64_t i = 0; i < int64_t{n} * c.codebooks; ++i) {
+            if (forced[i] >= c.audio_vocab)
+                throw ArgumentError(cat("forced code ", forced[i], " is outside 0..", c.audio_vocab - 1));
+        }
+    }
+
+    const Stopwatch watch;
+    const FrameGraph::Shape shape{low, high - low + 1, key_bucket(rows), logits != nullptr};
+    FrameGraph& graph = frame_graph(shape);
+    for (int slot = low; slot <= high; ++slot) {
+        const int i = index_of[static_cast<size_t>(slot)];
+        fill(graph.inputs(), static_cast<size_t>(slot - low), shape,
+             i >= 0 ? &slots_[static_cast<size_t>(slot)] : nullptr,
+             forced && i >= 0 ? forced + int64_t{i} * c.codebooks : nullptr);
+    }
+    const auto per_sequence = static_cast<size_t>(c.codebooks) * static_cast<size_t>(c.codes);
+    std::vector<int32_t> drawn(static_cast<size_t>(shape.batch) * static_cast<size_t>(c.codebooks));
+    std::vector<float> all_logits(logits ? per_sequence * static_cast<size_t>(shape.batch) : 0);
+    graph.run(drawn.data(), logits ? all_logits.data() : nullptr);
+
+    for (int i = 0; i < n; ++i) {
+        Slot& s = slots_[static_cast<size_t>(slots[i])];
+        const auto b = static_cast<size_t>(slots[i] - low);
+        const auto first = drawn.begin() + static_cast<int64_t>(b) * c.codebooks;
+        s.evaluated += 1;
+        s.frame += 1;
+        s.text = -1;
+        s.codes.assign(first, first + c.codebooks);
+        std::copy(s.codes.begin(), s.codes.end(), codes + int64_t{i} * c.codebooks);
+        if (logits)
+            std::copy_n(&all_logits[b * per_sequence], per_sequence,
+                        logits + static_cast<size_t>(i) * per_sequence);
+    }
+    timings_.step_s += watch.seconds();
+    timings_.steps += 1;
+    timings_.frames += n;
+}
+
+std::vector<uint8_t> Engine::save_prefix(int slot) const {
+    const Slot& s = slot_at(slot);
+    const TransformerConfig& c = model_->csm().backbone;
+    PrefixHeader header{};
+    std::memcpy(header.magic, kPrefixMagic, sizeof kPrefixMagic);
+    header.type = cache_.k.front()->type;
+    header.layers = static_cast<uint32_t>(c.layers);
+    header.kv_width = static_cast<uint32_t>(c.kv_width());
+    header.rows = static_cast<uint32_t>(s.evaluated);
+    const size_t row = cache_.k.front()->nb[1], part = row * header.rows;
+    const size_t offset = row * static_cast<size_t>(cache_.capacity) * static_cast<size_t>(slot);
+    std::vector<uint8_t> out(sizeof header + 2 * part * header.layers);
+    std::memcpy(out.data(), &header, sizeof header);
+    uint8_t* at = out.data() + sizeof header;
+    for (size_t i = 0; part != 0 && i < cache_.k.size(); ++i) {
+        for (const ggml_tensor* t : {cache_.k[i], cache_.v[i]}) {
+            ggml_backend_tensor_get(t, at, offset, part);
+            at += part;
+        }
+    }
+    return out;
+}
+
+void Engine::load_prefix(int slot, const uint8_t* data, size_t bytes) {
+    Slot& s = slot_at(slot);
+    const TransformerConfig& c = model_->csm().backbone;
+    PrefixHeader header;
+    if (bytes < sizeof header) throw ArgumentError("the saved prefix is too short");
+    std::memcpy(&header, data, sizeof header);
+    if (std::memcmp(header.magic, kPrefixMagic, sizeof kPrefixMagic) != 0)
+        throw ArgumentError("the saved prefix has no valid header");
+    if (header.type != static_cast<uint32_t>(cache_.k.front()->type) ||
+        header.layers != static_cast<uint32_t>(c.layers) ||
+        header.kv_width != static_cast<uint32_t>(c.kv_width())) {
+        throw ArgumentError(cat("the saved prefix belongs to another model: ", header.layers,
+                                " layers of width ", header.kv_width, " against ", c.layers, " of ",
+                                c.kv_width(), ", or another cache type"));
+    }
+    const size_t row = cache_.k.front()->nb[1], part = row * header.rows;
+    if (header.rows > static_cast<uint32_t>(context_))
+        throw ArgumentError(cat("the saved prefix has ", header.rows, " rows, the slot holds ", context_));
+    if (bytes != sizeof header + 2 * part * header.layers)
+        throw ArgumentError("the saved prefix is damaged: its length does not fit its header");
+    const uint8_t* at = data + sizeof header;
+    const size_t offset = row * static_cast<size_t>(cache_.capacity) * static_cast<size_t>(slot);
+    for (size_t i = 0; part != 0 && i < cache_.k.size(); ++i) {
+        for (ggml_tensor* t : {cache_.k[i], cache_.v[i]}) {
+            ggml_backend_tensor_set(t, at, offset, part);
+            at += part;
+        }
+    }
+    s.evaluated = static_cast<int>(header.rows);
+    s.text = -1;
+    s.codes.clear();
+}
+
+}  // namespace csm

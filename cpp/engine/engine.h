@@ -1,0 +1,91 @@
+// Utterances in flight: slots of the backbone's cache, their pending rows and sampling settings, and the
+// graphs that advance any set of them by one frame.
+//
+// A slot always has its last row pending: rows are evaluated when something follows. The row of a new frame
+// thus waits for the next step or the next text, and the all-zero frame that ends an utterance is already the
+// EOS row a dialogue needs.
+//
+// One thread at a time may use an engine; engines of one model may be used side by side.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <optional>
+
+#include "csm/frame_graph.h"
+#include "csm/prefill.h"
+#include "engine/model.h"
+
+namespace csm {
+
+struct SlotSettings {
+    uint64_t seed = 0;
+    SamplerSettings sampling;
+    SamplerSettings depth_sampling;
+};
+
+struct EngineTimings {
+    double prefill_s = 0.0;
+    int64_t prefill_rows = 0;
+    double step_s = 0.0;
+    int64_t steps = 0;
+    int64_t frames = 0;
+};
+
+class Engine {
+ public:
+    // context: rows per slot, 0 = the model's. kv_type: "auto", "f32" or "f16".
+    Engine(std::shared_ptr<const Model> model, int slots, int context, const std::string& kv_type);
+
+    int slots() const { return static_cast<int>(slots_.size()); }
+    int context() const { return context_; }
+    size_t kv_bytes() const { return pool_.bytes(); }
+    const Model& model() const { return *model_; }
+    const EngineTimings& timings() const { return timings_; }
+
+    // Takes the lowest free slot.
+    int open(const SlotSettings& settings);
+    void close(int slot);
+    // New settings; the frame counter of the noise restarts.
+    void configure(int slot, const SlotSettings& settings);
+    int position(int slot) const;
+    void rewind(int slot, int rows);
+
+    // Appends rows; returns the number evaluated by this call. logits, if not null: receives codes *
+    // evaluated values.
+    int append(int slot, const Rows& rows, std::vector<float>* logits);
+    // One frame for each of n slots: codes (n x codebooks). forced (same shape; may be null): codes >= 0
+    // replace drawn ones. logits (may be null): n x codebooks x codes.
+    void step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits);
+
+    std::vector<uint8_t> save_prefix(int slot) const;
+    void load_prefix(int slot, const uint8_t* data, size_t bytes);
+
+ private:
+    struct Slot {
+        bool open = false;
+        SlotSettings settings;
+        int evaluated = 0;   // rows in the cache
+        uint32_t frame = 0;  // of the noise
+        // the pending row: a text id >= 0, or codes; nothing pending if neither
+        int32_t text = -1;
+        std::vector<int32_t> codes;
+        bool pending() const { return text >= 0 || !codes.empty(); }
+    };
+    Slot& slot_at(int slot);
+    const Slot& slot_at(int slot) const { return const_cast<Engine*>(this)->slot_at(slot); }
+    int key_bucket(int rows) const;
+    FrameGraph& frame_graph(const FrameGraph::Shape& shape);
+    void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, const Slot* slot,
+              const int32_t* forced);
+
+    std::shared_ptr<const Model> model_;
+    int context_;
+    TensorPool pool_;
+    KvCache cache_;
+    std::vector<Slot> slots_;
+    std::list<FrameGraph> graphs_;  // most recently used first
+    EngineTimings timings_;
+};
+
+}  // namespace csm

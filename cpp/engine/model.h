@@ -1,0 +1,33 @@
+// A loaded checkpoint: configuration and weights on one device. Immutable once loaded, so that engines and
+// codec streams of several threads may share it.
+#pragma once
+
+#include "csm/weights.h"
+#include "engine/checkpoint.h"
+#include "mimi/weights.h"
+
+namespace csm {
+
+class Model {
+ public:
+    Model(const std::vector<std::string>& files, const std::string& device, int threads);
+
+    const std::shared_ptr<Device>& device() const { return device_; }
+    const Checkpoint& checkpoint() const { return checkpoint_; }
+    const CsmConfig& csm() const { return checkpoint_.csm; }
+    const MimiConfig& mimi() const { return checkpoint_.mimi; }
+    const CsmWeights& csm_weights() const { return csm_weights_; }
+    const std::shared_ptr<const MimiModel>& codec() const { return codec_; }
+    size_t weight_bytes() const { return weights_->bytes(); }
+    // What "auto" means for caches: F32 where the language model itself is, else F16.
+    ggml_type default_kv_type() const;
+
+ private:
+    std::shared_ptr<Device> device_;
+    Checkpoint checkpoint_;
+    std::unique_ptr<Weights> weights_;
+    CsmWeights csm_weights_;
+    std::shared_ptr<const MimiModel> codec_;
+};
+
+}  // namespace csm
