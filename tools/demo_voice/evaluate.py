@@ -1,0 +1,148 @@
+"""Stage 6, evaluate: the three gates.
+
+    python evaluate.py --work-dir DIR tokens                 # (a) held-out tokens -> wave
+    python evaluate.py --work-dir DIR reading                # (b) loss gap to shuffled texts
+    python evaluate.py --work-dir DIR speech --set TUNING   # (c) sentences -> speech
+    python evaluate.py --work-dir DIR griffin --set TUNING  # as (c), by Griffin-Lim
+
+Waves go to DIR/wav for the ear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+import sentences
+from common import one_thread
+from export import DEPTH_SAMPLING, MAX_FRAMES, SAMPLING, load_codec, load_model
+from features import _FILTERS, FFT, HOP, WINDOW, Codebooks
+from judge import Judge, Score
+from lm_data import Conversations
+from tokenizer import build_tokenizer
+from tokens import load_shard, shards
+
+RATE = 24_000
+
+
+def griffin_lim(mel: np.ndarray, rounds: int = 40) -> np.ndarray:
+    """Wave of a log-mel, by pseudo-inverse filters and iterated phases."""
+    inverse = torch.from_numpy(np.linalg.pinv(_FILTERS))
+    magnitude = (inverse @ torch.from_numpy(np.exp(mel)).T.float()).clamp(min=0)
+    window = torch.zeros(FFT)
+    start = (FFT - WINDOW) // 2
+    window[start : start + WINDOW] = torch.hann_window(WINDOW)
+    phase = torch.exp(1j * 6.2832 * torch.rand(magnitude.shape))
+    for _ in range(rounds):
+        wave = torch.istft(magnitude * phase, FFT, HOP, window=window)
+        spec = torch.stft(wave, FFT, HOP, window=window, return_complex=True)
+        phase = spec[:, : magnitude.shape[1]] / spec[:, : magnitude.shape[1]].abs().clamp(min=1e-8)
+    return wave.numpy()
+
+
+def report(folder: Path, name: str, waves: list[np.ndarray], texts: list[str]) -> None:
+    judge, score = Judge(), Score()
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (wave, text) in enumerate(zip(waves, texts, strict=True)):
+        soundfile.write(folder / f"{name}-{i:02d}.wav", np.clip(wave, -1, 1), RATE)
+        heard = judge.hear(wave)
+        wer, cer = score.add(text, heard)
+        print(f"{wer:5.0%} {cer:5.0%}  {text}  ->  {heard}")
+    print(f"{name}: {score}")
+
+
+@torch.no_grad()
+def gate_tokens(work_dir: Path, count: int) -> None:
+    mimi = load_codec(work_dir)
+    data = Conversations(work_dir, 0)
+    texts = data.held_out[:count]
+    real = load_shard(shards(work_dir)[0]).waves[:count]
+    waves = []
+    for text in texts:
+        codes = torch.from_numpy(text.codes[0][3].astype(np.int64)).T[None]
+        waves.append(mimi.decode(codes).audio_values[0, 0].numpy())
+    report(work_dir / "wav", "teacher", real, [t.text for t in texts])
+    report(work_dir / "wav", "tokens", waves, [t.text for t in texts])
+
+
+def gate_reading(work_dir: Path) -> None:
+    from lm import check
+    from lm_model import Speech
+    from models import csm_config
+
+    data = Conversations(work_dir, 0)
+    model = Speech(csm_config(data.tokenizer.get_vocab_size(), data.special))
+    model.load_state_dict(torch.load(work_dir / "lm.pt", weights_only=False)["average"])
+    print(" ".join(f"{k}={v:.3f}" for k, v in check(model.eval(), data).items()))
+
+
+@torch.no_grad()
+def speak(model, text: str, seed: int, sampling: dict, depth: dict) -> np.ndarray:
+    """Codes [frames, 8] of "[0]text", without the final zero frame."""
+    torch.manual_seed(seed)
+    ids = torch.tensor([build_tokenizer().encode(f"[0]{text}").ids])
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=MAX_FRAMES,
+        do_sample=True,
+        **sampling,
+        depth_decoder_do_sample=True,
+        **{f"depth_decoder_{k}": v for k, v in depth.items()},
+    )
+    codes = out[0].numpy()
+    ends = np.flatnonzero((codes == 0).all(-1))
+    return codes[: ends[0]] if len(ends) else codes
+
+
+def gate_speech(work_dir: Path, args: argparse.Namespace) -> None:
+    model = load_model(work_dir)
+    books = Codebooks.load(work_dir / "codebooks.npz")
+    sampling = {"temperature": args.temperature, "top_k": args.top_k}
+    depth = {"temperature": args.depth_temperature, "top_k": args.top_k}
+    texts = getattr(sentences, args.set)[: args.count]
+    waves, frames, start = [], 0, time.monotonic()
+    for i, text in enumerate(texts):
+        codes = speak(model, text, args.seed + i, sampling, depth)
+        frames += len(codes)
+        if len(codes) == MAX_FRAMES:
+            print(f"no end: {text}")
+        if args.gate == "griffin":
+            waves.append(griffin_lim(books.restore(books.decode(codes))))
+        elif len(codes):
+            with torch.no_grad():
+                audio = model.codec_model.decode(torch.from_numpy(codes.T[None])).audio_values
+            waves.append(audio[0, 0].numpy())
+        else:
+            waves.append(np.zeros(RATE // 2, np.float32))
+    print(f"{frames} frames in {time.monotonic() - start:.0f} s")
+    report(work_dir / "wav", f"{args.gate}-{args.set.lower()}", waves, list(texts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("gate", choices=["tokens", "reading", "speech", "griffin"])
+    parser.add_argument("--set", choices=["TUNING", "FINAL"], default="TUNING")
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--temperature", type=float, default=SAMPLING["temperature"])
+    parser.add_argument("--depth-temperature", type=float, default=DEPTH_SAMPLING["temperature"])
+    parser.add_argument("--top-k", type=int, default=SAMPLING["top_k"])
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    one_thread(args.seed)
+    if args.gate == "tokens":
+        gate_tokens(args.work_dir, args.count)
+    elif args.gate == "reading":
+        gate_reading(args.work_dir)
+    else:
+        gate_speech(args.work_dir, args)
+
+
+if __name__ == "__main__":
+    main()

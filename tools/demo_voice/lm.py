@@ -1,0 +1,130 @@
+"""Stage 4, language model: text and past frames -> codes of the next frame.
+
+    python lm.py --work-dir DIR --seconds 4800
+
+Writes DIR/lm.pt; run the command again to resume. New token shards are picked up on the way.
+Every --check steps the held-out shard is scored, with its own texts and with shuffled ones: the
+gap between the two says whether the model reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from common import Average, Run, one_thread
+from features import Codebooks
+from lm_data import Conversations
+from lm_model import Speech
+from models import CODEBOOKS, CODES, csm_config
+
+
+def start_from_geometry(model: Speech, books: Codebooks) -> None:
+    """Code embeddings begin as rotated centroids, so codes that sound alike begin alike."""
+    total = books.books[0].std()
+    turn = nn.init.orthogonal_(torch.empty(books.books.shape[2], model.audio.embedding_dim))
+    table = model.audio.weight.data.view(CODEBOOKS, CODES + 3, -1)
+    for level in range(CODEBOOKS):
+        centroids = torch.from_numpy(books.books[level] / total).float()
+        table[level, :CODES] += 0.7 * centroids @ turn
+
+
+def split_parameters(model: Speech) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices inside the transformers (for Muon) and everything else (for AdamW)."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inner = name.startswith(("backbone.", "depth.")) and parameter.ndim == 2
+        (matrices if inner else others).append(parameter)
+    return matrices, others
+
+
+@torch.no_grad()
+def check(model: Speech, data: Conversations) -> dict[str, float]:
+    """Validation losses, and how much c0 and phone losses rise under shuffled texts."""
+    scores: dict[str, float] = {}
+    for shuffled in (False, True):
+        sums: dict[str, float] = {}
+        total = 0
+        for rows in data.validation(shuffled):
+            count = int(rows.valid.sum())
+            total += count
+            with torch.autocast("cpu", torch.bfloat16):
+                for key, value in model.losses(rows, 0.0, 0.0 if shuffled else 0.3).items():
+                    sums[key] = sums.get(key, 0.0) + float(value) * count
+        for key, value in sums.items():
+            if not shuffled:
+                scores[f"val_{key}"] = value / total
+            elif key in ("c0", "phone"):
+                scores[f"gap_{key}"] = value / total - scores[f"val_{key}"]
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=4800.0)
+    parser.add_argument("--rows", type=int, default=10)
+    parser.add_argument("--length", type=int, default=448)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--check", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    one_thread(args.seed)
+    data = Conversations(args.work_dir, args.seed)
+    model = Speech(csm_config(data.tokenizer.get_vocab_size(), data.special))
+    start_from_geometry(model, Codebooks.load(args.work_dir / "codebooks.npz"))
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
+    average = Average(model, 0.99)
+    matrices, others = split_parameters(model)
+    muon = torch.optim.Muon(
+        matrices, lr=args.rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    adam = torch.optim.AdamW(others, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.02)
+    parts = {"model": model, "average": average.module, "muon": muon, "adam": adam}
+    run = Run(args.work_dir, "lm", parts)
+    if run.step:
+        torch.manual_seed(args.seed + run.step)
+        data.rng = type(data.rng)(type(data.rng.bit_generator)(args.seed + run.step))
+    bar = tqdm(total=int(args.seconds), initial=int(run.seconds), unit="s", mininterval=5)
+    sums: dict[str, float] = {}
+    while run.seconds < args.seconds and not run.stopped:
+        done = run.seconds / args.seconds
+        rate = args.rate * min(1.0, (run.step + 1) / 100) * max(0.02, min(1.0, 1.25 * (1 - done)))
+        for optimizer in (muon, adam):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        rows = data.batch(args.rows, args.length)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model.losses(rows, drop=0.6, depth_share=0.2, noise=0.03)
+        aids = 0.1 if done < 0.5 else 0.1 * max(0.2, 2 - 2 * done)
+        total = losses["c0"] + losses["depth"] + 3 * aids * losses["phone"] + aids * losses["guide"]
+        for optimizer in (muon, adam):
+            optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(others, 1.0)
+        muon.step()
+        adam.step()
+        average.update(model, run.step)
+        before = run.seconds
+        run.tick()
+        bar.update(int(run.seconds) - int(before))
+        for key, value in losses.items():
+            sums[key] = sums.get(key, 0.0) + value.item() / 25
+        if run.step % 25 == 0:
+            run.write(**sums)
+            bar.set_postfix({"step": run.step} | {k: f"{v:.3f}" for k, v in sums.items()})
+            sums = {}
+        if run.step % args.check == 0:
+            scores = check(average.module, data)
+            run.write(**scores)
+            tqdm.write(f"{run.step}: " + " ".join(f"{k}={v:.3f}" for k, v in scores.items()))
+            data.refresh()
+    run.save()
+
+
+if __name__ == "__main__":
+    main()
