@@ -21,7 +21,6 @@ _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
     ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
 }
 # libsndfile's Vorbis encoder keeps a whole write on the stack; large ones overflow it.
 _WRITE_BLOCK = 1 << 16
@@ -91,7 +90,7 @@ class Audio:
         """Write an audio file. Samples beyond full scale are clipped unless stored as floats.
 
         Args:
-            path: Where to. The extension picks the format: .wav, .flac, .ogg (Vorbis), .opus. Or
+            path: Where to. The extension picks the format: .wav, .flac, .ogg (Vorbis). Or
                 an open binary file that can seek.
             format: libsndfile's name of the format, e.g. "WAV"; needed for open files and other
                 extensions.
@@ -182,6 +181,8 @@ def save_samples(
     subtype = (subtype or default_subtype).upper()
     if not soundfile.check_format(format, subtype):
         raise AudioFileError(f"libsndfile cannot write {subtype} samples into a {format} file")
+    if not len(samples) and format.upper() == "FLAC":
+        raise AudioFileError("there are no samples, and a FLAC file cannot be empty; save as WAV")
     data: npt.NDArray[Any] = samples
     if subtype == "PCM_16":
         data = to_pcm16(samples)

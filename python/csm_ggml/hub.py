@@ -84,9 +84,9 @@ def resolve(
         files = tuple(hub.file(_CSM_1B_REPOSITORY, file) for file in _CSM_1B_FILES)
         return ModelFiles(name, files, f"Sesame's CSM-1B, {_CSM_1B_REPOSITORY}")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return ModelFiles(name, _in_folder(path))
-    if path.exists():
+    if name and path.exists():
         return ModelFiles(name, _around_file(path))
     if _REPOSITORY.fullmatch(name) and not (name.count("/") == 1 and name.endswith(".gguf")):
         return ModelFiles(name, hub.model(name))

@@ -18,7 +18,7 @@ class Slot:
 
 
 class ScriptedEngine:
-    """Slots in the order of opening say what the scripts hold; after that, the number of the step."""
+    """Slots, in the order of opening, say what the scripts hold, then the number of the step."""
 
     def __init__(
         self, scripts: Sequence[list[tuple[int, ...]]], *, slots: int = 1, context: int = 64

@@ -1,4 +1,4 @@
-"""The loop around the engine: stop rules, limits, turns, forgetting, slots, batches. No model is needed."""
+"""The loop around the engine, without a model: stop rules, limits, turns, slots, batches."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_too_long_a_text_is_an_error_with_both_numbers(prompts: PromptBuilder) -
 
 def test_context_segments_count(prompts: PromptBuilder) -> None:
     spoken = SpokenSegment(Turn(0, "a"), np.ones((5, CODEBOOKS), np.int32))
-    with pytest.raises(ContextLengthError, match="needs 19 rows .6 of text, 12 of context"):
+    with pytest.raises(ContextLengthError, match=r"needs 19 rows \(6 of text, 12 of context"):
         check_fits(request("a", context=(spoken,)), prompts, 18)
 
 
@@ -119,7 +119,7 @@ def test_turns_follow_in_the_same_slot(prompts: PromptBuilder) -> None:
         (2, "eos"),
     ]
     text = [[(1000,), (91,), (48 + s,), (93,), (97 + t,), (1001,)] for t, s in enumerate((0, 1, 0))]
-    # The model ended the first turn with its row of zeros; the second was cut and gets one appended.
+    # The first turn ended with its own row of zeros; the second was cut and gets one appended.
     assert engine.history[0].rows == [
         *text[0], (1, 1), END,
         *text[1], (2, 2), (3, 3), END,
@@ -137,7 +137,7 @@ def test_oldest_turns_are_forgotten_whole(prompts: PromptBuilder) -> None:
     def words(letter: str) -> list[tuple[int, ...]]:
         return [(1000,), (91,), (48,), (93,), (ord(letter),), (1001,)]
 
-    # 8 + 9 + 9 + 6 rows leave nothing to speak: the first spoken turn goes, the given context stays.
+    # 8 + 9 + 9 + 6 rows leave no room to speak: the oldest turn goes, the context stays.
     assert engine.history[0].rows == [
         *words("v"), (9, 9), END,
         *words("b"), (2, 2), (2, 2), END,

@@ -1,4 +1,4 @@
-"""The rows of SPEC: BOS text EOS, audio, a row of zeros after each audio, the text to be spoken last."""
+"""Rows: BOS text EOS, audio, a row of zeros after each audio, the text to be spoken last."""
 
 import numpy as np
 import pytest

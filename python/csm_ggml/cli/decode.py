@@ -31,7 +31,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-o",
         "--output",
         required=True,
-        help="audio file: .wav, .flac, .ogg or .opus; '-' writes WAV to standard output",
+        help="audio file: .wav, .flac or .ogg; '-' writes WAV to standard output",
     )
     add_model_arguments(parser)
     parser.set_defaults(run=run)

@@ -66,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _package() -> str:
     folder = Path(__file__).parent.parent
-    return f"{importlib.metadata.version('csm-ggml')} ({folder})"
+    try:
+        version = importlib.metadata.version("csm-ggml")
+    except importlib.metadata.PackageNotFoundError:
+        # Used from a source tree that is not installed.
+        from csm_ggml import __version__ as version
+    return f"{version} ({folder})"
 
 
 def _ggml() -> str:

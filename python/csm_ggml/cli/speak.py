@@ -58,7 +58,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-o",
         "--output",
         default=DEFAULT_OUTPUT,
-        help="audio file: .wav, .flac, .ogg or .opus; '-' writes WAV to standard output "
+        help="audio file: .wav, .flac or .ogg; '-' writes WAV to standard output "
         "(default: %(default)s)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
