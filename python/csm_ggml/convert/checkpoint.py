@@ -47,15 +47,21 @@ class Checkpoint:
         self._used.add(name)
         return stored
 
-    def shape(self, name: str) -> Shape:
+    def shape(self, name: str, dimensions: int) -> Shape:
         """The tensor's shape, without accounting for it.
 
         Raises:
-            ModelFormatError: it is missing.
+            ModelFormatError: it is missing, empty or has another number of dimensions.
         """
         if name not in self.tensors:
             raise ModelFormatError(f"{self.label}: tensor {name!r} is missing")
-        return self.tensors[name].shape
+        stored = self.tensors[name]
+        if len(stored.shape) != dimensions or 0 in stored.shape:
+            raise ModelFormatError(
+                f"{stored.file}: tensor {name!r} has shape {list(stored.shape)}, expected "
+                f"{dimensions} dimensions that are not empty"
+            )
+        return stored.shape
 
     def finish(self, ignorable: Iterable[str]) -> None:
         """Check that nothing is left over.

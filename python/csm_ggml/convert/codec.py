@@ -57,81 +57,84 @@ def derive_config(codec: Codec) -> MimiConfig:
     """Hyper-parameters from tensor shapes; what shapes do not tell is Mimi's own.
 
     Raises:
-        ModelFormatError: a tensor is missing that would tell.
+        ModelFormatError: a tensor is missing that would tell, or has an impossible shape.
     """
     source = codec.source
     kyutai = codec.builder is codec_names.from_kyutai
 
-    def convolution(layer: str) -> str:
-        name = f"mimi.decoder.layers.{layer}.weight"
-        if kyutai:
-            return codec_names.kyutai_convolution(name, source)
-        return name.removeprefix("mimi.")
+    def convolution(name: str) -> str:
+        return codec_names.kyutai_convolution(name, source) if kyutai else name
 
-    def block_shape(name: str, fused: str) -> tuple[int, ...]:
-        prefix = "decoder_transformer.transformer.layers.0." if kyutai else ""
-        return source.shape(prefix + fused if kyutai else f"decoder_transformer.layers.0.{name}")
-
-    shape = source.shape(convolution("0.conv"))
-    hidden, kernel = shape[1], shape[2]
+    first = source.shape(convolution("decoder.layers.0.conv.weight"), 3)
+    config = replace(MimiConfig(), hidden_size=first[1], kernel_size=first[2])
     ratios: list[int] = []
-    residuals, layer, compress, residual_kernel = 0, 1, 2, 3
-    while convolution(f"{layer + 1}.conv") in source:
-        shape = source.shape(convolution(f"{layer + 1}.conv"))
+    layer = 1
+    while True:
+        shape = source.shape(convolution(f"decoder.layers.{layer + 1}.conv.weight"), 3)
         layer += 2
-        if convolution(f"{layer}.block.1.conv") not in source:
+        blocks = 0
+        while (name := convolution(f"decoder.layers.{layer}.block.1.conv.weight")) in source:
+            inner, channels, kernel = source.shape(name, 3)
+            config = replace(
+                config, residual_kernel_size=kernel, compress=max(1, channels // inner)
+            )
+            blocks, layer = blocks + 1, layer + 1
+        if blocks == 0:
             break
-        ratios.append(shape[2] // 2)
-        residuals = 0
-        while (name := convolution(f"{layer}.block.1.conv")) in source:
-            inner, channels, residual_kernel = source.shape(name)
-            compress = channels // inner
-            residuals += 1
-            layer += 1
-    last = shape
-    if len(last) != 3 or last[0] != 1 or not ratios:
+        ratios.append(max(1, shape[2] // 2))
+        config = replace(config, num_residual_layers=blocks)
+    if shape[0] != 1 or not ratios:
         raise ModelFormatError(
-            f"{source.label}: the codec's decoder ends in a convolution of shape {list(last)}, "
-            "expected one output channel after residual blocks"
+            f"{source.label}: the codec's decoder has {len(ratios)} stages with residual blocks "
+            f"before a convolution of shape {list(shape)}, expected at least one, then one channel"
         )
-    count = r"^decoder_transformer\.(?:transformer\.)?layers\.(\d+)\."
-    layers = [int(m.group(1)) for m in map(re.compile(count).match, source.tensors) if m]
-    query = block_shape("self_attn.q_proj.weight", "self_attn.in_proj_weight")[0]
-    key = query if kyutai else block_shape("self_attn.k_proj.weight", "")[0]
-    heads = max(1, (query // 3 if kyutai else query) // HEAD_DIM)
-    keys = heads if kyutai else max(1, key // HEAD_DIM)
-    upsample = (
-        codec_names.kyutai_convolution("mimi.upsample.conv.weight", source)
-        if kyutai
-        else ("upsample.conv.weight")
-    )
+    resample = source.shape(convolution("upsample.conv.weight"), 3)[2] // 2
+    count, codebook = _semantic_codebooks(source)
     return replace(
-        MimiConfig(),
-        hidden_size=hidden,
-        num_filters=last[1],
+        config,
+        num_filters=shape[1],
+        last_kernel_size=shape[2],
         upsampling_ratios=tuple(ratios),
-        kernel_size=kernel,
-        last_kernel_size=last[2],
-        residual_kernel_size=residual_kernel,
-        num_residual_layers=residuals,
-        compress=compress,
-        resample_stride=source.shape(upsample)[2] // 2,
-        block_count=max(layers, default=-1) + 1,
-        feed_forward_length=block_shape("mlp.fc1.weight", "linear1.weight")[0],
-        head_count=heads,
-        head_count_kv=keys,
-        head_dim=HEAD_DIM,
-        codebook_size=_codebook_shape(source)[0],
-        codebook_dim=_codebook_shape(source)[1],
+        resample_stride=max(1, resample),
+        codebook_size=codebook[0],
+        codebook_dim=codebook[1],
+        semantic_codebooks=count,
+        **_transformer_sizes(source, kyutai),
     )
 
 
-def _codebook_shape(source: Checkpoint) -> tuple[int, ...]:
-    for name in (
-        "quantizer.rvq_first.vq.layers.0._codebook.embedding_sum",
-        "quantizer.semantic_rvq.layers.0.codebook",
-        "quantizer.semantic_residual_vector_quantizer.layers.0.codebook.embed_sum",
+def _transformer_sizes(source: Checkpoint, kyutai: bool) -> dict[str, int]:
+    prefix = "decoder_transformer." + ("transformer." if kyutai else "")
+    count = 0
+    while source.has_prefix(f"{prefix}layers.{count}."):
+        count += 1
+    block = prefix + "layers.0."
+    if kyutai:
+        query = key = source.shape(block + "self_attn.in_proj_weight", 2)[0] // 3
+        hidden = source.shape(block + "linear1.weight", 2)[0]
+    else:
+        query = source.shape(block + "self_attn.q_proj.weight", 2)[0]
+        key = source.shape(block + "self_attn.k_proj.weight", 2)[0]
+        hidden = source.shape(block + "mlp.fc1.weight", 2)[0]
+    return {
+        "block_count": count,
+        "feed_forward_length": hidden,
+        "head_count": max(1, query // HEAD_DIM),
+        "head_count_kv": max(1, key // HEAD_DIM),
+        "head_dim": HEAD_DIM,
+    }
+
+
+def _semantic_codebooks(source: Checkpoint) -> tuple[int, tuple[int, ...]]:
+    """How many semantic codebooks there are, and the shape of each."""
+    for pattern in (
+        "quantizer.rvq_first.vq.layers.{}._codebook.embedding_sum",
+        "quantizer.semantic_rvq.layers.{}.codebook",
+        "quantizer.semantic_residual_vector_quantizer.layers.{}.codebook.embed_sum",
     ):
-        if name in source:
-            return source.shape(name)
+        count = 0
+        while pattern.format(count) in source:
+            count += 1
+        if count:
+            return count, source.shape(pattern.format(0), 2)
     raise ModelFormatError(f"{source.label}: no codebook tensors: not a Mimi checkpoint")

@@ -173,10 +173,11 @@ def surplus_codebooks(config: ModelConfig, source: Checkpoint) -> list[str]:
 
     A codec may have more than are used: leaving the last ones out is how Mimi lowers its bit rate.
     """
+    used = config.codebooks - config.mimi.semantic_codebooks
     pattern = re.compile(r"quantizer\.(?:acoustic_\w+|rvq_rest\.vq)\.layers\.(\d+)\.")
     names = []
     for name in source.tensors:
         match = pattern.match(name + ".")
-        if match and int(match.group(1)) >= config.codebooks - 1:
+        if match and int(match.group(1)) >= used:
             names.append(name)
     return names

@@ -52,6 +52,7 @@ class MimiConfig:
     freq_base: float = 10_000.0
     codebook_size: int = 2048
     codebook_dim: int = 256
+    semantic_codebooks: int = 1
 
     @property
     def frame_size(self) -> int:
@@ -122,9 +123,6 @@ _MIMI_KEYS = {
 }
 _FLOATS = {"rms_epsilon", "norm_epsilon", "freq_base"}
 
-SEMANTIC_CODEBOOKS = 1
-"""The split quantizer's first part holds one codebook; the engine knows no other split."""
-
 
 def to_metadata(config: ModelConfig) -> dict[str, Any]:
     """GGUF keys and values of the hyper-parameters: floats for f32 keys, ints for u32 ones."""
@@ -141,7 +139,6 @@ def to_metadata(config: ModelConfig) -> dict[str, Any]:
             keys[f"csm.generation.{setting.name}"] = value
     keys |= {key: getattr(config.mimi, name) for key, name in _MIMI_KEYS.items()}
     keys["mimi.upsampling_ratios"] = list(config.mimi.upsampling_ratios)
-    keys["mimi.semantic_codebooks"] = SEMANTIC_CODEBOOKS
     return keys
 
 
@@ -218,7 +215,11 @@ def check(config: ModelConfig, where: str) -> None:
         f"{mimi.head_count_kv} key/value heads",
     )
     require(mimi.head_dim % 2 == 0, f"codec head width is {mimi.head_dim}, expected even")
-    require(config.codebooks >= 2, f"{config.codebooks} codebooks, expected at least 2")
+    require(
+        config.codebooks > mimi.semantic_codebooks,
+        f"{config.codebooks} codebooks, expected more than the {mimi.semantic_codebooks} semantic "
+        "ones of the codec",
+    )
     require(
         config.audio_vocab_size >= mimi.codebook_size,
         f"{config.audio_vocab_size} audio codes in the language model, expected at least the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from csm_ggml._core import ModelFormatError
@@ -61,7 +62,8 @@ def convert(
     policy = TypePolicy(type, depth_type, codec_type)
     origin = open_origin(source, mimi, tokenizer)
     if name is None and isinstance(source, str | Path):
-        name = Path(source).resolve().stem
+        whole = Path(source).resolve()
+        name = whole.name if whole.is_dir() else whole.stem
     return _write(origin, Path(output), policy, name, progress)
 
 
@@ -114,7 +116,6 @@ def _write(
     if output.resolve() in {path.resolve() for path in origin.inputs}:
         raise ValueError(f"{output}: is one of the files to be read; write to another name")
     planned, notes = plan(origin.items, policy)
-    metadata = to_metadata(origin.config) | origin.vocabulary.to_metadata()
-    if name:
-        metadata["general.name"] = name
+    named = replace(origin.config, name=name)
+    metadata = to_metadata(named) | origin.vocabulary.to_metadata()
     return write(output, metadata, planned, notes=[*origin.notes, *notes], progress=progress)

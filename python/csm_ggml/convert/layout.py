@@ -82,7 +82,8 @@ def _transformer(part: str, sizes: TransformerConfig, role: Role) -> Iterator[Sp
 def _mimi(config: ModelConfig) -> Iterator[Spec]:
     mimi = config.mimi
     hidden, stride = mimi.hidden_size, mimi.resample_stride
-    for part, codebooks in (("semantic", 1), ("acoustic", config.codebooks - 1)):
+    acoustic = config.codebooks - mimi.semantic_codebooks
+    for part, codebooks in (("semantic", mimi.semantic_codebooks), ("acoustic", acoustic)):
         prefix = f"mimi.quantizer.{part}."
         width = mimi.codebook_dim
         yield Spec(prefix + "input_proj.weight", (width, hidden), Role.CODEC_CONVOLUTION)

@@ -267,26 +267,26 @@ def _from_shapes(source: Checkpoint, mimi: MimiConfig, generation: GenerationCon
     """Hyper-parameters of an original checkpoint from its tensors."""
 
     def transformer(prefix: str, head_dim: int) -> TransformerConfig:
-        query = source.shape(prefix + "layers.0.attn.q_proj.weight")
-        key = source.shape(prefix + "layers.0.attn.k_proj.weight")
+        query = source.shape(prefix + "layers.0.attn.q_proj.weight", 2)
+        key = source.shape(prefix + "layers.0.attn.k_proj.weight", 2)
         count = 0
         while f"{prefix}layers.{count}.attn.q_proj.weight" in source:
             count += 1
         return TransformerConfig(
             block_count=count,
             embedding_length=query[1],
-            feed_forward_length=source.shape(prefix + "layers.0.mlp.w1.weight")[0],
+            feed_forward_length=source.shape(prefix + "layers.0.mlp.w1.weight", 2)[0],
             head_count=_heads(source, prefix, query[0], head_dim),
             head_count_kv=_heads(source, prefix, key[0], head_dim),
             head_dim=head_dim,
             freq_base=CSM_ROPE.freq_base,
         )
 
-    pages, _, codes = source.shape("audio_head")
+    pages, _, codes = source.shape("audio_head", 3)
     return ModelConfig(
         codebooks=pages + 1,
         audio_vocab_size=codes,
-        text_vocab_size=source.shape("text_embeddings.weight")[0],
+        text_vocab_size=source.shape("text_embeddings.weight", 2)[0],
         context_length=CSM_CONTEXT,
         backbone=transformer("backbone.", CSM_HEAD_DIMS["backbone"]),
         depth=transformer("decoder.", CSM_HEAD_DIMS["depth"]),
@@ -330,8 +330,8 @@ def _from_llama_keys(
             freq_base=float(get(file, "rope.freq_base", real=True)),
         )
 
-    table = source.shape(language_names.LLAMA_DEPTH + "audio_embd.weight")
-    codes = source.shape(language_names.LLAMA_BACKBONE + "codebook0_head.weight")[0]
+    table = source.shape(language_names.LLAMA_DEPTH + "audio_embd.weight", 2)
+    codes = source.shape(language_names.LLAMA_BACKBONE + "codebook0_head.weight", 2)[0]
     if table[0] % codes:
         raise ModelFormatError(
             f"{depth.path}: 'audio_embd.weight' has {table[0]} rows, expected a multiple of the "
@@ -340,7 +340,7 @@ def _from_llama_keys(
     config = ModelConfig(
         codebooks=table[0] // codes,
         audio_vocab_size=codes,
-        text_vocab_size=source.shape(language_names.LLAMA_BACKBONE + "token_embd.weight")[0],
+        text_vocab_size=source.shape(language_names.LLAMA_BACKBONE + "token_embd.weight", 2)[0],
         context_length=get(backbone, "context_length"),
         backbone=transformer(backbone),
         depth=transformer(depth),

@@ -180,4 +180,4 @@ def read_metadata(keys: Mapping[str, Any], where: str) -> Vocabulary:
             raise ModelFormatError(f"{where}: {general} is {value!r}, expected a token id")
         ends.append(value)
     pre = keys.get("tokenizer.ggml.pre", "llama-bpe")
-    return Vocabulary(tokens, merges, token_types, *ends, pre=pre)
+    return Vocabulary(tokens, merges, token_types, ends[0], ends[1], pre)

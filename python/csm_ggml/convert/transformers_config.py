@@ -54,7 +54,7 @@ _MIMI_DEFAULTS = {
     "compress": 2,
     "codebook_size": 2048,
     "codebook_dim": 256,
-    "num_quantizers": 32,
+    "num_semantic_quantizers": 1,
     "vector_quantization_hidden_dimension": 256,
     "upsample_groups": 512,
     "num_hidden_layers": 8,
@@ -76,7 +76,6 @@ _MIMI_FIXED: dict[str, tuple[Any, Any]] = {
     "pad_mode": ("constant", "constant"),
     "trim_right_ratio": (1.0, 1.0),
     "use_conv_shortcut": (False, False),
-    "num_semantic_quantizers": (1, 1),
     "hidden_act": ("gelu", "gelu"),
     "attention_bias": (False, False),
 }
@@ -246,6 +245,7 @@ def read_mimi(config: Mapping[str, Any], where: str) -> MimiConfig:
         freq_base=rope.freq_base,
         codebook_size=section.size("codebook_size"),
         codebook_dim=section.size("codebook_dim"),
+        semantic_codebooks=section.size("num_semantic_quantizers"),
     )
 
 
