@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from csm_ggml.codec import Codec
 from csm_ggml.generation import Engine, Request, check_fits, generate_frames
 from csm_ggml.options import (
     GenerateOptions,
-    Length,
+    check_count,
     resolve_length,
     resolve_sampling,
     resolve_seed,
@@ -27,7 +28,7 @@ from csm_ggml.pool import Pool
 from csm_ggml.prompt import PromptBuilder, SpokenSegment
 from csm_ggml.segment import Segment
 from csm_ggml.synthesis import ChunkSizes, synthesize
-from csm_ggml.text import Turn, check_speaker, parse_turns
+from csm_ggml.text import check_speaker, parse_turns
 from csm_ggml.threads import default_threads
 from csm_ggml.tokenizer import TextTokenizer
 
@@ -100,10 +101,7 @@ class CSM:
             ModelFormatError: If a file is damaged, incomplete or of another kind.
             BackendError: If the device cannot be used or has too little memory.
         """
-        if threads is None:
-            threads = default_threads()
-        elif isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"threads must be an int of at least 1, got {threads!r}")
+        threads = default_threads() if threads is None else check_count("threads", threads)
         files = hub.resolve(
             name_or_path,
             revision=revision,
@@ -208,7 +206,7 @@ class CSM:
         first_chunk_frames: int = 1,
         chunk_frames: int = 6,
         **options: Unpack[GenerateOptions],
-    ) -> Iterator[Audio]:
+    ) -> Generator[Audio, None, None]:
         """Speak, and hand out the speech while it is being made.
 
         Joined (`Audio.concatenate`), the chunks are exactly what `generate` returns. Closing the
@@ -229,15 +227,18 @@ class CSM:
         Raises:
             As `generate`, and at once, not at the first chunk.
         """
-        for name, value in (
-            ("first_chunk_frames", first_chunk_frames),
-            ("chunk_frames", chunk_frames),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
+        chunks = ChunkSizes(
+            first=check_count("first_chunk_frames", first_chunk_frames),
+            later=check_count("chunk_frames", chunk_frames),
+        )
         request = self._request(text, seed, options)
-        chunks = ChunkSizes(first_chunk_frames, chunk_frames)
-        return (audio for _, audio in self._synthesize([request], chunks=chunks))
+
+        def stream() -> Generator[Audio, None, None]:
+            with closing(self._synthesize([request], chunks=chunks)) as parts:
+                for _, audio in parts:
+                    yield audio
+
+        return stream()
 
     def generate_codes(
         self, text: str, *, seed: int | None = None, **options: Unpack[GenerateOptions]
@@ -275,21 +276,20 @@ class CSM:
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("texts must be a sequence of str; for one text use generate()")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be an int of at least 1, got {batch_size!r}")
+        batch_size = check_count("batch_size", batch_size)
         seeds = batch_seeds(seed, len(texts))
         per_text = batch_options(options, len(texts))
+        known: dict[int, SpokenSegment] = {}
         requests = []
         for number, (text, own_seed, own) in enumerate(zip(texts, seeds, per_text, strict=True)):
             try:
-                requests.append(self._request(text, own_seed, own))
+                requests.append(self._request(text, own_seed, own, known))
             except (ValueError, TypeError) as error:
                 error.args = (f"text {number}: {error}",)
                 raise
-        if not requests:
-            return []
         chunks: list[list[Audio]] = [[] for _ in requests]
-        for number, audio in self._synthesize(requests, slots=min(batch_size, len(requests))):
+        slots = max(1, min(batch_size, len(requests)))
+        for number, audio in self._synthesize(requests, slots=slots):
             chunks[number].append(audio)
         return [Audio.concatenate(own) for own in chunks]
 
@@ -348,7 +348,14 @@ class CSM:
             audio_vocab_size=int(self._config["csm.audio_vocab_size"]),
         )
 
-    def _request(self, text: str, seed: int | None, options: Mapping[str, Any]) -> Request:
+    def _request(
+        self,
+        text: str,
+        seed: int | None,
+        options: Mapping[str, Any],
+        known: dict[int, SpokenSegment] | None = None,
+    ) -> Request:
+        """Check and complete; segments in `known`, by id, were read for an earlier request."""
         asked = time.perf_counter()
         if unknown := sorted(set(options) - _OPTIONS):
             raise TypeError(
@@ -359,45 +366,32 @@ class CSM:
             turns=tuple(
                 parse_turns(text, speaker=0 if speaker is None else check_speaker(speaker))
             ),
-            context=self._context(options.get("context")),
+            context=self._context(options.get("context"), {} if known is None else known),
             sampling=resolve_sampling(self._config, options),
             seed=resolve_seed(seed),
-            length=self._length(options),
+            length=resolve_length(
+                options.get("max_seconds"), options.get("max_frames"), self.frame_rate
+            ),
             asked=asked,
         )
         check_fits(request, self._prompts(), self.context_length)
         return request
 
-    def _length(self, options: Mapping[str, Any]) -> Length:
-        return resolve_length(
-            options.get("max_seconds"), options.get("max_frames"), self.frame_rate
-        )
-
-    def _context(self, segments: Sequence[Segment] | None) -> tuple[SpokenSegment, ...]:
+    def _context(
+        self, segments: Sequence[Segment] | None, known: dict[int, SpokenSegment]
+    ) -> tuple[SpokenSegment, ...]:
         if segments is None:
             return ()
         if isinstance(segments, Segment) or not all(isinstance(s, Segment) for s in segments):
             raise TypeError("context must be a list of Segment")
-        return tuple(self._spoken(segment) for segment in segments)
-
-    def _spoken(self, segment: Segment) -> SpokenSegment:
-        codes: npt.ArrayLike
-        if segment.codes is not None:
-            codes = segment.codes
-        elif isinstance(segment.audio, Audio):
-            codes = segment.audio.codes
-        elif isinstance(segment.audio, tuple):
-            codes = self.encode(*segment.audio)
-        else:
-            assert segment.audio is not None
-            codes = self.encode(segment.audio)
-        what = f"the codes of the segment of speaker {segment.speaker}"
-        turn: Turn = segment.turn()
-        return SpokenSegment(turn, self._prompts().check_codes(codes, what=what))
+        for segment in segments:
+            if id(segment) not in known:
+                known[id(segment)] = segment.spoken(self._prompts(), self.encode)
+        return tuple(known[id(segment)] for segment in segments)
 
     def _synthesize(
         self, requests: Sequence[Request], *, slots: int = 1, chunks: ChunkSizes | None = None
-    ) -> Iterator[tuple[int, Audio]]:
+    ) -> Generator[tuple[int, Audio], None, None]:
         with self._engines.borrow(slots) as engine:
             yield from synthesize(
                 engine,

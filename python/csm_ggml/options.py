@@ -141,9 +141,7 @@ def resolve_length(max_seconds: float | None, max_frames: int | None, frame_rate
             f"give max_seconds or max_frames, not both (got {max_seconds} and {max_frames})"
         )
     if max_frames is not None:
-        if _whole("max_frames", max_frames) < 1:
-            raise ValueError(f"max_frames must be at least 1, got {max_frames}")
-        return Length(int(max_frames))
+        return Length(check_count("max_frames", max_frames))
     if max_seconds is not None:
         if not 0 < _number("max_seconds", max_seconds) < math.inf:
             raise ValueError(f"max_seconds must be above 0 and finite, got {max_seconds}")
@@ -162,6 +160,18 @@ def resolve_seed(seed: int | None) -> int:
     if not 0 <= _whole("seed", seed) < SEED_LIMIT:
         raise ValueError(f"seed must be in 0..2**64-1, got {seed}")
     return int(seed)
+
+
+def check_count(name: str, value: object) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        ValueError: If it is less.
+        TypeError: If it is none.
+    """
+    if (count := _whole(name, value)) < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
+    return count
 
 
 def _number(name: str, value: object) -> float:

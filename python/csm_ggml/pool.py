@@ -27,15 +27,13 @@ class Pool(Generic[T]):
     def borrow(self, size: int = 1) -> Iterator[T]:
         """An object of this size for the duration of a with block.
 
-        An object whose borrower fails is dropped. Being interrupted (Ctrl-C, a closed generator)
-        is no failure.
+        It comes back when the block ends, or the generator around the block is closed. After an
+        error or Ctrl-C it is dropped: nobody knows what state it was left in.
         """
         item = self._take(size)
         try:
             yield item
-        except Exception:
-            raise
-        except BaseException:
+        except GeneratorExit:
             self._put(size, item)
             raise
         else:

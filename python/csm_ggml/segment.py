@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.audio import Audio
+from csm_ggml.prompt import PromptBuilder, SpokenSegment
 from csm_ggml.text import Turn, parse_turns
 
 
@@ -59,3 +61,27 @@ class Segment:
                 f"{', '.join(f'[{turn.speaker}]' for turn in turns)}; make a Segment of each turn"
             )
         return turns[0]
+
+    def spoken(
+        self, prompts: PromptBuilder, encode: Callable[..., npt.NDArray[np.int32]]
+    ) -> SpokenSegment:
+        """The segment as prompts are built of it.
+
+        Args:
+            prompts: Of the model that is to speak; checks the codes.
+            encode: `CSM.encode` of that model, called where there are no codes yet.
+
+        Raises:
+            ValueError: If the codes are not of this model, or the audio cannot be encoded.
+        """
+        codes: npt.ArrayLike
+        if self.codes is not None:
+            codes = self.codes
+        elif isinstance(self.audio, Audio):
+            codes = self.audio.codes
+        elif isinstance(self.audio, tuple):
+            codes = encode(*self.audio)
+        else:
+            codes = encode(self.audio)
+        what = f"the codes of the segment of speaker {self.speaker}"
+        return SpokenSegment(self.turn(), prompts.check_codes(codes, what=what))

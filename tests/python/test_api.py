@@ -171,14 +171,14 @@ def test_a_dropped_stream_leaves_nothing_behind(csm: CSM) -> None:
     for _ in range(5):
         stream = csm.stream(TEXT, seed=9, max_frames=50)
         next(stream)
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
     assert same(csm.generate(TEXT, seed=3, max_frames=4), expected)
 
 
 def test_wrong_arguments_of_a_stream_show_at_once(csm: CSM) -> None:
     with pytest.raises(ValueError, match="text is empty"):
         csm.stream("")
-    with pytest.raises(ValueError, match="chunk_frames must be an int of at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunk_frames must be at least 1, got 0"):
         csm.stream(TEXT, chunk_frames=0)
 
 
@@ -338,7 +338,7 @@ def test_loading_errors(tmp_path: Path, path: Path) -> None:
     with pytest.raises((ValueError, RuntimeError), match="toaster"):
         CSM.from_pretrained(path, device="toaster")
     for threads in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="threads must be an int of at least 1"):
+        with pytest.raises((ValueError, TypeError), match="threads must be"):
             CSM.from_pretrained(path, threads=threads)  # type: ignore[arg-type]
 
 
