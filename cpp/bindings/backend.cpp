@@ -1,5 +1,7 @@
 #include "bindings/module.h"
+#include "runtime/bandwidth.h"
 #include "runtime/device.h"
+#include "runtime/error.h"
 
 namespace csm {
 
@@ -42,6 +44,16 @@ void register_backend(py::module_& m) {
           "Load ggml's backend libraries from this folder; a no-op in builds with a linked-in ggml.");
     m.def("devices", &devices,
           "Compute devices: dicts with name, description, type, memory_free and memory_total (bytes).");
+    m.def(
+        "read_bandwidth",
+        [](int threads, size_t bytes, int rounds) {
+            if (threads < 1 || rounds < 1 || bytes < 4096)
+                throw ArgumentError("expected threads, rounds >= 1 and bytes >= 4096");
+            const py::gil_scoped_release release;
+            return read_bandwidth(threads, bytes, rounds);
+        },
+        py::arg("threads"), py::arg("bytes"), py::arg("rounds") = 5,
+        "Bytes per second that the threads together read from memory; the best of some rounds.");
     m.def("cpu_features", &cpu_features, "The CPU features that the loaded CPU backend uses.");
 }
 

@@ -10,12 +10,12 @@ struct CsmWeights {
     ggml_tensor* audio_embd = nullptr;  // {D, codebooks * audio_vocab}
     TransformerWeights backbone;
     ggml_tensor* backbone_norm = nullptr;  // {D}
-    ggml_tensor* projection = nullptr;     // {D, d}
+    Matrix projection;                     // {D, d}
     TransformerWeights depth;
     ggml_tensor* depth_norm = nullptr;  // {d}
     // heads[c] predicts codebook c: {D, codes} for c = 0, else {d, codes}. Only rows of codes that the codec
     // knows are loaded: the special codes above them can then not be drawn.
-    std::vector<ggml_tensor*> heads;
+    std::vector<Matrix> heads;
 
     static CsmWeights request(Weights& weights, const CsmConfig& config);
     static size_t max_tensors(const CsmConfig& config) {

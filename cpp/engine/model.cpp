@@ -15,7 +15,8 @@ Model::Model(const std::vector<std::string>& files, const std::string& device, i
 }
 
 ggml_type Model::default_kv_type() const {
-    return csm_weights_.backbone.layers.front().qkv->type == GGML_TYPE_F32 ? GGML_TYPE_F32 : GGML_TYPE_F16;
+    return csm_weights_.backbone.layers.front().qkv.tensor->type == GGML_TYPE_F32 ? GGML_TYPE_F32
+                                                                                  : GGML_TYPE_F16;
 }
 
 }  // namespace csm

@@ -12,7 +12,7 @@ namespace {
 int32_t argmax(const float* logits, int n) {
     int best = 0;
     for (int i = 1; i < n; ++i) {
-        if (logits[i] > logits[best]) best = i;
+        if (logits[i] > logits[best] || std::isnan(logits[best])) best = i;
     }
     return best;
 }

@@ -63,8 +63,8 @@ KvCache::KvCache(TensorPool& pool, const TransformerConfig& config, int capacity
 }
 
 ggml_tensor* build_norm(ggml_context* ctx, const TransformerConfig& config, ggml_tensor* x,
-                        ggml_tensor* weight, ggml_tensor* bias) {
-    if (!config.codec) return ggml_mul(ctx, ggml_rms_norm(ctx, x, config.norm_eps), weight);
+                        ggml_tensor* weight, ggml_tensor* bias, const Matrix& consumer) {
+    if (!config.codec) return build_rms_norm(ctx, x, weight, config.norm_eps, consumer);
     return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, config.norm_eps), weight), bias);
 }
 
@@ -86,7 +86,7 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Tra
     ggml_context* ctx = graph.ctx();
     const int tokens = pass.batch * pass.queries;
     const size_t head = sizeof(float) * static_cast<size_t>(c.head_dim);
-    ggml_tensor* qkv = ggml_mul_mat(ctx, layer.qkv, x);
+    ggml_tensor* qkv = build_linear(ctx, layer.qkv, x);
 
     // q and k turn together: their heads lie side by side
     ggml_tensor* qk = ggml_view_3d(ctx, qkv, c.head_dim, c.heads + c.kv_heads, tokens, head, qkv->nb[1], 0);
@@ -118,14 +118,14 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Tra
     const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
     ggml_tensor* mixed = ggml_flash_attn_ext(ctx, q, keys, values, pass.mask, scale, 0.0f, 0.0f);
     ggml_flash_attn_ext_set_prec(mixed, GGML_PREC_F32);
-    return ggml_mul_mat(ctx, layer.attn_output, ggml_reshape_2d(ctx, mixed, c.heads * c.head_dim, tokens));
+    return ggml_reshape_2d(ctx, mixed, c.heads * c.head_dim, tokens);
 }
 
-ggml_tensor* build_ffn(ggml_context* ctx, const TransformerConfig& c, const TransformerLayer& layer,
-                       ggml_tensor* x) {
-    ggml_tensor* hidden = ggml_mul_mat(ctx, layer.ffn_up, x);
-    hidden = c.codec ? ggml_gelu_erf(ctx, hidden) : ggml_swiglu(ctx, hidden);
-    return ggml_mul_mat(ctx, layer.ffn_down, hidden);
+// x + w y, the layer-scaled product of the codec included.
+ggml_tensor* add_product(ggml_context* ctx, ggml_tensor* x, const Matrix& w, ggml_tensor* y,
+                         ggml_tensor* scale) {
+    if (scale == nullptr) return build_linear(ctx, w, y, x);
+    return ggml_add(ctx, x, ggml_mul(ctx, build_linear(ctx, w, y), scale));
 }
 
 }  // namespace
@@ -135,14 +135,13 @@ ggml_tensor* build_transformer(Graph& graph, const TransformerConfig& c, const T
     ggml_context* ctx = graph.ctx();
     for (int i = 0; i < c.layers; ++i) {
         const TransformerLayer& layer = weights.layers[static_cast<size_t>(i)];
-        ggml_tensor* normed = build_norm(ctx, c, x, layer.attn_norm, layer.attn_norm_bias);
+        ggml_tensor* normed = build_norm(ctx, c, x, layer.attn_norm, layer.attn_norm_bias, layer.qkv);
         ggml_tensor* mixed = build_attention(graph, c, layer, weights.rope_factors, pass, i, normed);
-        if (layer.attn_scale) mixed = ggml_mul(ctx, mixed, layer.attn_scale);
-        x = ggml_add(ctx, x, mixed);
-        ggml_tensor* fed =
-            build_ffn(ctx, c, layer, build_norm(ctx, c, x, layer.ffn_norm, layer.ffn_norm_bias));
-        if (layer.ffn_scale) fed = ggml_mul(ctx, fed, layer.ffn_scale);
-        x = ggml_add(ctx, x, fed);
+        x = add_product(ctx, x, layer.attn_output, mixed, layer.attn_scale);
+        normed = build_norm(ctx, c, x, layer.ffn_norm, layer.ffn_norm_bias, layer.ffn_up);
+        ggml_tensor* hidden = c.codec ? ggml_gelu_erf(ctx, build_linear(ctx, layer.ffn_up, normed))
+                                      : build_swiglu(ctx, layer.ffn_up, normed, layer.ffn_down);
+        x = add_product(ctx, x, layer.ffn_down, hidden, layer.ffn_scale);
     }
     return x;
 }

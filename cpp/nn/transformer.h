@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/linear.h"
 #include "runtime/graph.h"
 #include "runtime/weights.h"
 
@@ -35,13 +36,13 @@ struct TransformerConfig {
 struct TransformerLayer {
     ggml_tensor* attn_norm = nullptr;       // {width}
     ggml_tensor* attn_norm_bias = nullptr;  // codec only
-    ggml_tensor* qkv = nullptr;             // {width, (heads + 2 kv_heads) head_dim}: q, k, v stacked
-    ggml_tensor* attn_output = nullptr;     // {heads head_dim, width}
+    Matrix qkv;                             // {width, (heads + 2 kv_heads) head_dim}: q, k, v stacked
+    Matrix attn_output;                     // {heads head_dim, width}
     ggml_tensor* attn_scale = nullptr;      // codec only
     ggml_tensor* ffn_norm = nullptr;
     ggml_tensor* ffn_norm_bias = nullptr;  // codec only
-    ggml_tensor* ffn_up = nullptr;         // {width, 2 ffn}: gate, up stacked; codec: {width, ffn}
-    ggml_tensor* ffn_down = nullptr;       // {ffn, width}
+    Matrix ffn_up;                         // {width, 2 ffn}: gate, up stacked; codec: {width, ffn}
+    Matrix ffn_down;                       // {ffn, width}
     ggml_tensor* ffn_scale = nullptr;      // codec only
 };
 
@@ -80,9 +81,10 @@ struct AttentionPass {
         nullptr;  // F16 {keys, queries, 1, batch or 1}: added to the scores; null = all keys visible
 };
 
-// Norm with weight (and bias for the codec).
+// Norm with weight (and bias for the codec), in the form that products with `consumer` take; config must
+// outlive the graph.
 ggml_tensor* build_norm(ggml_context* ctx, const TransformerConfig& config, ggml_tensor* x,
-                        ggml_tensor* weight, ggml_tensor* bias);
+                        ggml_tensor* weight, ggml_tensor* bias, const Matrix& consumer);
 
 // All layers over x {width, batch * queries}; the result has the same shape and no final norm. The cache
 // writes are added to the graph at once, the result only when the caller adds something that needs it.

@@ -5,10 +5,7 @@
 #include <numeric>
 
 #include "runtime/error.h"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "runtime/huge_pages.h"
 
 namespace csm {
 
@@ -30,26 +27,30 @@ int64_t product(const std::vector<int64_t>& ne) {
     return std::accumulate(ne.begin(), ne.end(), int64_t{1}, std::multiplies<>());
 }
 
-// Weights are read from end to end for every frame: with 4 KiB pages a good part of that time goes into
-// address translation.
-void use_huge_pages(ggml_backend_buffer_t buffer) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (!ggml_backend_buffer_is_host(buffer) && ggml_backend_buffer_get_base(buffer) == nullptr) return;
-    constexpr uintptr_t kHuge = 2u << 20;
-    const auto base = reinterpret_cast<uintptr_t>(ggml_backend_buffer_get_base(buffer));
-    const uintptr_t first = (base + kHuge - 1) / kHuge * kHuge;
-    const uintptr_t last = (base + ggml_backend_buffer_get_size(buffer)) / kHuge * kHuge;
-    if (first < last)
-        madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: failure is no error
-#else
-    (void)buffer;
-#endif
-}
-
 std::vector<uint8_t> read_rows(const TensorSlice& slice, int64_t rows) {
     const size_t row = slice.tensor->row_bytes();
     std::vector<uint8_t> data(row * static_cast<size_t>(rows));
     slice.file->read(*slice.tensor, row * static_cast<uint64_t>(slice.first_row), data.size(), data.data());
+    return data;
+}
+
+// Rows of several slices one after the other, those of another type widened.
+std::vector<uint8_t> read_stack(const std::vector<TensorSlice>& slices, ggml_type type) {
+    std::vector<uint8_t> data;
+    for (const auto& slice : slices) {
+        auto rows = read_rows(slice, slice.shape[1]);
+        if (slice.tensor->type != type) {
+            const int64_t n = product(slice.shape);
+            std::vector<uint8_t> wide(static_cast<size_t>(n) * sizeof(float));
+            to_f32(slice.tensor->type, rows.data(), n, reinterpret_cast<float*>(wide.data()));
+            rows = std::move(wide);
+        }
+        if (data.empty()) {
+            data = std::move(rows);
+        } else {
+            data.insert(data.end(), rows.begin(), rows.end());
+        }
+    }
     return data;
 }
 
@@ -112,34 +113,34 @@ ggml_tensor* Weights::place(ggml_type type, int64_t columns, int64_t rows) {
     return ggml_new_tensor_2d(plain_.get(), type, columns, rows);
 }
 
-ggml_tensor* Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns) {
+Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns) {
     ggml_type type = slices.front().tensor->type;
     int64_t rows = 0;
     for (const auto& slice : slices) {
         rows += slice.shape[1];
         if (slice.tensor->type != type) type = GGML_TYPE_F32;
     }
-    ggml_tensor* tensor = place(type, columns, rows);
-    items_.push_back({tensor, [slices, type](ggml_tensor* t) {
-                          std::vector<uint8_t> data;
-                          data.reserve(ggml_nbytes(t));
-                          for (const auto& slice : slices) {
-                              auto rows_data = read_rows(slice, slice.shape[1]);
-                              if (slice.tensor->type != type) {
-                                  std::vector<uint8_t> wide(static_cast<size_t>(product(slice.shape)) *
-                                                            sizeof(float));
-                                  to_f32(slice.tensor->type, rows_data.data(), product(slice.shape),
-                                         reinterpret_cast<float*>(wide.data()));
-                                  rows_data = std::move(wide);
-                              }
-                              data.insert(data.end(), rows_data.begin(), rows_data.end());
+    const PackedMatrix* packed = nullptr;
+    ggml_tensor* tensor = nullptr;
+    if (device_->is_cpu() && PackedMatrix::supported(type, columns, rows)) {
+        packed_.push_back({type, columns, rows});
+        packed = &packed_.back();
+        tensor = ggml_new_tensor_1d(plain_.get(), GGML_TYPE_I8, static_cast<int64_t>(packed->bytes()));
+    } else {
+        tensor = place(type, columns, rows);
+    }
+    items_.push_back({tensor, [slices, type, packed](ggml_tensor* t) {
+                          const std::vector<uint8_t> data = read_stack(slices, type);
+                          if (packed != nullptr) {
+                              packed->pack(data.data(), t->data);
+                          } else {
+                              ggml_backend_tensor_set(t, data.data(), 0, data.size());
                           }
-                          ggml_backend_tensor_set(t, data.data(), 0, data.size());
                       }});
-    return tensor;
+    return {tensor, packed};
 }
 
-ggml_tensor* Weights::matrix(const std::vector<Part>& parts, int64_t columns) {
+Matrix Weights::matrix(const std::vector<Part>& parts, int64_t columns) {
     std::vector<TensorSlice> slices;
     for (const auto& part : parts) {
         TensorSlice slice = require(part.name, {columns, part.expected});
@@ -149,8 +150,8 @@ ggml_tensor* Weights::matrix(const std::vector<Part>& parts, int64_t columns) {
     return stack(slices, columns);
 }
 
-ggml_tensor* Weights::matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns,
-                                  int64_t rows, int64_t expected) {
+Matrix Weights::matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns,
+                            int64_t rows, int64_t expected) {
     TensorSlice slice = require(name, {columns, expected, pages});
     slice.first_row += page * expected;
     slice.shape = {columns, rows};
@@ -236,7 +237,10 @@ void Weights::load() {
         if (!buffer)
             throw BackendError(cat("not enough memory for the weights on device '", device_->name(), "'"));
         ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-        if (device_->is_cpu()) use_huge_pages(buffer.get());
+        if (device_->is_cpu()) {
+            use_huge_pages(ggml_backend_buffer_get_base(buffer.get()),
+                           ggml_backend_buffer_get_size(buffer.get()));
+        }
         buffers_.push_back(std::move(buffer));
     };
     allocate(plain_.get(), device_->buffer_type());

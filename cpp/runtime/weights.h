@@ -3,6 +3,7 @@
 // or type comes first.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 #include "runtime/device.h"
 #include "runtime/gguf_file.h"
 #include "runtime/handles.h"
+#include "runtime/packed_matrix.h"
 
 namespace csm {
 
@@ -31,6 +33,13 @@ class TensorSource {
     virtual std::string describe(const std::string& name) const = 0;
 };
 
+// A matrix to multiply with; see nn/linear.h. Packed ones are bytes {n} that only their PackedMatrix can
+// read.
+struct Matrix {
+    ggml_tensor* tensor = nullptr;
+    const PackedMatrix* packed = nullptr;  // owned by Weights; null for ggml's own layouts
+};
+
 class Weights {
  public:
     Weights(std::shared_ptr<Device> device, std::shared_ptr<const TensorSource> source, size_t max_tensors);
@@ -45,13 +54,13 @@ class Weights {
         int64_t rows;      // rows to load
         int64_t expected;  // rows the file must have
     };
-    ggml_tensor* matrix(const std::vector<Part>& parts, int64_t columns);
-    ggml_tensor* matrix(const std::string& name, int64_t columns, int64_t rows) {
+    Matrix matrix(const std::vector<Part>& parts, int64_t columns);
+    Matrix matrix(const std::string& name, int64_t columns, int64_t rows) {
         return matrix({{name, rows, rows}}, columns);
     }
     // Page `page` of a stack of equal matrices ({columns, expected, pages} in the file).
-    ggml_tensor* matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns,
-                             int64_t rows, int64_t expected);
+    Matrix matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns, int64_t rows,
+                       int64_t expected);
     // A table {columns, rows} that rows are gathered from.
     ggml_tensor* table(const std::string& name, int64_t columns, int64_t rows);
     // An F32 vector.
@@ -81,12 +90,13 @@ class Weights {
     TensorSlice require(const std::string& name, std::vector<int64_t> ne) const;
     TensorSlice require_float(const std::string& name, std::vector<int64_t> ne) const;
     ggml_tensor* place(ggml_type type, int64_t columns, int64_t rows);
-    ggml_tensor* stack(const std::vector<TensorSlice>& slices, int64_t columns);
+    Matrix stack(const std::vector<TensorSlice>& slices, int64_t columns);
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<const TensorSource> source_;
     ContextPtr plain_, repacked_;
     ggml_backend_buffer_type_t repack_type_ = nullptr;
+    std::deque<PackedMatrix> packed_;  // stable addresses
     std::vector<BufferPtr> buffers_;
     std::vector<Item> items_;
 };

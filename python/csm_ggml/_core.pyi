@@ -25,6 +25,9 @@ def devices() -> list[dict[str, Any]]:
 def cpu_features() -> list[str]:
     """The CPU features that the loaded CPU backend uses, e.g. ['AVX2', 'FMA']."""
 
+def read_bandwidth(threads: int, bytes: int, rounds: int = 5) -> float:
+    """Bytes per second that the threads together read from a buffer of that size; the best of some rounds."""
+
 def gguf_info(path: str) -> dict[str, Any]:
     """Read a GGUF header: {'version', 'metadata': {key: value}, 'tensors': [{'name', 'type', 'shape' (numpy order), 'bytes'}]}.
 
