@@ -22,21 +22,21 @@ struct Failure : std::runtime_error {
 };
 
 struct Test {
-    const char *name;
+    const char* name;
     std::function<void()> body;
 };
 
-inline std::vector<Test> &tests() {
+inline std::vector<Test>& tests() {
     static std::vector<Test> all;
     return all;
 }
 
 struct Registration {
-    Registration(const char *name, std::function<void()> body) { tests().push_back({name, std::move(body)}); }
+    Registration(const char* name, std::function<void()> body) { tests().push_back({name, std::move(body)}); }
 };
 
 template <typename... Parts>
-[[noreturn]] void fail(const char *file, int line, const Parts &...parts) {
+[[noreturn]] void fail(const char* file, int line, const Parts&... parts) {
     std::ostringstream message;
     message.precision(9);
     message << file << ':' << line << ": ";
@@ -46,42 +46,43 @@ template <typename... Parts>
 
 }  // namespace check
 
-#define TEST(name)                                                              \
-    static void test_##name();                                                  \
-    static const check::Registration registration_##name(#name, test_##name);   \
+#define TEST(name)                                                            \
+    static void test_##name();                                                \
+    static const check::Registration registration_##name(#name, test_##name); \
     static void test_##name()
 
-#define CHECK(condition)                                                        \
-    do {                                                                        \
+#define CHECK(condition)                                                            \
+    do {                                                                            \
         if (!(condition)) check::fail(__FILE__, __LINE__, "not true: " #condition); \
     } while (false)
 
-#define CHECK_EQ(got, expected)                                                 \
-    do {                                                                        \
-        const auto &got_ = (got);                                               \
-        const auto &expected_ = (expected);                                     \
-        if (!(got_ == expected_))                                               \
+#define CHECK_EQ(got, expected)                                                           \
+    do {                                                                                  \
+        const auto& got_ = (got);                                                         \
+        const auto& expected_ = (expected);                                               \
+        if (!(got_ == expected_))                                                         \
             check::fail(__FILE__, __LINE__, #got " is ", got_, ", expected ", expected_); \
     } while (false)
 
 // NaN is near nothing.
-#define CHECK_NEAR(got, expected, tolerance)                                    \
-    do {                                                                        \
-        const double got_ = (got), expected_ = (expected), tolerance_ = (tolerance); \
-        if (!(std::fabs(got_ - expected_) <= tolerance_))                       \
-            check::fail(__FILE__, __LINE__, #got " is ", got_, ", expected ", expected_, " within ", tolerance_); \
+#define CHECK_NEAR(got, expected, tolerance)                                                         \
+    do {                                                                                             \
+        const double got_ = (got), expected_ = (expected), tolerance_ = (tolerance);                 \
+        if (!(std::fabs(got_ - expected_) <= tolerance_))                                            \
+            check::fail(__FILE__, __LINE__, #got " is ", got_, ", expected ", expected_, " within ", \
+                        tolerance_);                                                                 \
     } while (false)
 
 // The message must contain the text: an error has to name what it is about.
-#define CHECK_THROWS(expression, type, text)                                    \
-    do {                                                                        \
-        bool thrown_ = false;                                                   \
-        try {                                                                   \
-            (void)(expression);                                                 \
-        } catch (const type &error) {                                           \
-            thrown_ = true;                                                     \
-            if (std::string(error.what()).find(text) == std::string::npos)      \
+#define CHECK_THROWS(expression, type, text)                                                               \
+    do {                                                                                                   \
+        bool thrown_ = false;                                                                              \
+        try {                                                                                              \
+            (void)(expression);                                                                            \
+        } catch (const type& error) {                                                                      \
+            thrown_ = true;                                                                                \
+            if (std::string(error.what()).find(text) == std::string::npos)                                 \
                 check::fail(__FILE__, __LINE__, "\"", error.what(), "\" does not contain \"", text, "\""); \
-        }                                                                       \
-        if (!thrown_) check::fail(__FILE__, __LINE__, #expression " threw no " #type); \
+        }                                                                                                  \
+        if (!thrown_) check::fail(__FILE__, __LINE__, #expression " threw no " #type);                     \
     } while (false)

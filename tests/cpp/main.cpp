@@ -6,16 +6,16 @@
 
 #include "check.h"
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     const std::string filter = argc > 1 ? argv[1] : "";
     int run = 0, failed = 0;
-    for (const check::Test &test : check::tests()) {
+    for (const check::Test& test : check::tests()) {
         if (std::string(test.name).find(filter) == std::string::npos) continue;
         ++run;
         try {
             test.body();
             std::printf("ok    %s\n", test.name);
-        } catch (const std::exception &error) {
+        } catch (const std::exception& error) {
             ++failed;
             std::printf("FAIL  %s\n      %s\n", test.name, error.what());
         }
