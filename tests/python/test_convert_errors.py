@@ -72,6 +72,15 @@ def test_tensors(change: Callable[[Tensors], Any], match: str, tmp_path: Path) -
     fails(checkpoints.write_transformers(tmp_path / "source", values), match, tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    values = checkpoints.weights()
+    values[Q][70, 3] = value
+    source = checkpoints.write_transformers(tmp_path / "source", values)
+    match = r"backbone\.blk\.1\.attn_q\.weight: rows 0 to 127 hold values that are not finite"
+    fails(source, match, tmp_path)
+
+
 def test_buffers_that_follow_from_the_rest_are_ignored(tmp_path: Path) -> None:
     values = checkpoints.weights()
     frequencies = np.zeros(32, np.float32)

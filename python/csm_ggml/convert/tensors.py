@@ -23,8 +23,8 @@ from . import types
 Shape = tuple[int, ...]
 Index = slice | NDArray[np.intp]
 
-ROUGH_CHUNK = 1 << 22
-"""Values that are held as float32 at once: 16 MiB."""
+ROUGH_CHUNK = 1 << 21
+"""Values that one thread holds as float32: 8 MiB."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """ggml number formats: their names, their sizes, and arrays going in and out of them.
 
-The float formats are plain numpy casts. Every block format goes through the compiled core, so that
-a file quantized here holds the very bytes that ggml itself would produce, k-quants included.
+Numbers are encoded by the compiled core alone, so that a file holds the very bytes that ggml itself
+would produce, k-quants included.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf import quants as gguf_quants
 from numpy.typing import NDArray
 
 from csm_ggml import _core
@@ -74,11 +73,10 @@ def row_bytes(name: str, columns: int) -> int:
 
 
 def encode(values: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
-    """(rows, columns) float32 to (rows, bytes per row) of the type."""
+    """(rows, columns) float32 to (rows, bytes per row) of the type; runs outside Python's lock."""
     values = np.ascontiguousarray(values, dtype=np.float32)
-    if name in FLOAT_TYPES:
-        stored = gguf_quants.quantize(values, TYPE_IDS[name])
-        return np.ascontiguousarray(stored).view(np.uint8).reshape(values.shape[0], -1)
+    if name == "f32":
+        return values.view(np.uint8)
     return _core.quantize(values, name)
 
 

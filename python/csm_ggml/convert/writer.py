@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,11 +17,16 @@ from gguf import GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from csm_ggml._core import ModelFormatError
+
 from . import types
 from .config import ARCHITECTURE
 from .layout import Spec
 from .policy import TypePolicy
 from .tensors import Rows
+
+_MOST_THREADS = 8
+"""More would hold more slices in memory than they save time."""
 
 ALIGNMENT = 32
 """Bytes that the data of every tensor is aligned to; GGUF's default."""
@@ -75,24 +82,45 @@ def plan(items: Iterable[tuple[Spec, Rows]], policy: TypePolicy) -> tuple[list[P
             notes.append(note)
         if rows.type is not None and rows.type not in (*types.FLOAT_TYPES, chosen):
             remade.add(rows.type)
-        planned.append(Planned(spec, chosen, _encoder(rows, chosen)))
+        planned.append(Planned(spec, chosen, _encoder(spec.name, rows, chosen)))
     if remade:
         kinds = " and ".join(sorted(remade))
         notes.append(f"made from {kinds} weights: their loss stays; a float source gives more")
     return planned, notes
 
 
-def _encoder(rows: Rows, chosen: str) -> Callable[[], Iterator[NDArray[np.uint8]]]:
-    def chunks() -> Iterator[NDArray[np.uint8]]:
-        for start, stop in rows.slices():
-            if rows.raw is not None and rows.type == chosen:
-                # bytes that keep their format are not decoded and made again, which could change
-                # them
-                yield rows.raw(start, stop)
-            else:
-                yield types.encode(rows.read(start, stop), chosen)
+def _encoder(name: str, rows: Rows, chosen: str) -> Callable[[], Iterator[NDArray[np.uint8]]]:
+    def encoded(span: tuple[int, int]) -> NDArray[np.uint8]:
+        if rows.raw is not None and rows.type == chosen:
+            # not decoded and made again, which could change them
+            return rows.raw(*span)
+        values = rows.read(*span)
+        if not np.isfinite(values).all():
+            raise ModelFormatError(
+                f"{name}: rows {span[0]} to {span[1] - 1} hold values that are not finite numbers"
+            )
+        return types.encode(values, chosen)
 
-    return chunks
+    return lambda: _in_order(encoded, rows.slices())
+
+
+def _in_order(
+    work: Callable[[tuple[int, int]], NDArray[np.uint8]], spans: Sequence[tuple[int, int]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Results of `work` in the order of the spans, a few of them made at the same time."""
+    workers = min(_MOST_THREADS, os.cpu_count() or 1, len(spans))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        ahead: deque[Future[NDArray[np.uint8]]] = deque()
+        try:
+            for span in spans:
+                ahead.append(pool.submit(work, span))
+                if len(ahead) > workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def write(
