@@ -97,8 +97,8 @@ def test_rows_that_do_not_fit_the_block(source: Path, tmp_path: Path) -> None:
     # rows of 96 values: blocks of 256 do not divide them, q8_0's 32 do
     assert found["backbone.blk.0.attn_q.weight"] == "q8_0"
     assert (
-        "backbone.blk.0.attn_q.weight: rows of 96 values do not fit q4_k, stored as q8_0"
-        in report.notes
+        "backbone.blk.0.attn_q.weight and 13 other tensors: "
+        "rows of 96 values do not fit q4_k, stored as q8_0" in report.notes
     )
 
 

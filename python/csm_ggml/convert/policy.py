@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import types
@@ -45,14 +46,19 @@ class TypePolicy:
             raise ValueError(f"codec_type={self.codec_type!r}: expected one of {CODEC_TYPES}")
         object.__setattr__(self, "codec_type", codec)
 
-    def choose(self, spec: Spec) -> tuple[str, str | None]:
-        """The tensor's format, and a note where it could not be the asked one."""
-        asked = self._asked(spec.role)
-        columns = spec.shape[-1]
-        if columns % types.block_length(asked) == 0:
-            return asked, None
-        given = "q8_0" if columns % types.block_length("q8_0") == 0 else "f16"
-        return given, f"{spec.name}: rows of {columns} values do not fit {asked}, stored as {given}"
+    def assign(self, specs: Sequence[Spec]) -> tuple[list[str], list[str]]:
+        """Each tensor's format, and notes on those that could not get the asked one."""
+        given: list[str] = []
+        misfits: dict[str, list[str]] = {}
+        for spec in specs:
+            chosen = asked = self._asked(spec.role)
+            columns = spec.shape[-1]
+            if columns % types.block_length(asked):
+                chosen = "q8_0" if columns % types.block_length("q8_0") == 0 else "f16"
+                reason = f"rows of {columns} values do not fit {asked}, stored as {chosen}"
+                misfits.setdefault(reason, []).append(spec.name)
+            given.append(chosen)
+        return given, [_note(reason, names) for reason, names in misfits.items()]
 
     def _asked(self, role: Role) -> str:
         if role in (Role.SMALL, Role.CODEBOOK):
@@ -64,3 +70,8 @@ class TypePolicy:
         asked = self.depth_type if role is Role.DEPTH else self.type
         assert asked is not None
         return asked
+
+
+def _note(reason: str, names: list[str]) -> str:
+    others = f" and {len(names) - 1} other tensors" if len(names) > 1 else ""
+    return f"{names[0]}{others}: {reason}"

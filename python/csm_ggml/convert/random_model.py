@@ -77,12 +77,12 @@ def make_random(
     config = _configure(chosen, preset, overrides or {})
     vocabulary = synthetic_vocabulary(config.text_vocab_size, chosen.specials)
     maker = _Maker(config, chosen, seed)
-    planned, notes = [], []
-    for spec in expected(config, encoder=encoder):
-        kind, note = policy.choose(spec)
-        if note:
-            notes.append(note)
-        planned.append(Planned(spec, kind, maker.chunks(spec, kind)))
+    specs = expected(config, encoder=encoder)
+    given, notes = policy.assign(specs)
+    planned = [
+        Planned(spec, kind, maker.chunks(spec, kind))
+        for spec, kind in zip(specs, given, strict=True)
+    ]
     metadata = to_metadata(config) | vocabulary.to_metadata()
     return write(Path(output), metadata, planned, notes=notes, progress=progress)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -71,15 +71,12 @@ class Report:
     notes: tuple[str, ...]
 
 
-def plan(items: Iterable[tuple[Spec, Rows]], policy: TypePolicy) -> tuple[list[Planned], list[str]]:
+def plan(items: Sequence[tuple[Spec, Rows]], policy: TypePolicy) -> tuple[list[Planned], list[str]]:
     """Decide every tensor's format; returns the plan, and notes on what did not fit."""
     planned: list[Planned] = []
-    notes: list[str] = []
     remade: set[str] = set()
-    for spec, rows in items:
-        chosen, note = policy.choose(spec)
-        if note:
-            notes.append(note)
+    given, notes = policy.assign([spec for spec, _ in items])
+    for (spec, rows), chosen in zip(items, given, strict=True):
         if rows.type is not None and rows.type not in (*types.FLOAT_TYPES, chosen):
             remade.add(rows.type)
         planned.append(Planned(spec, chosen, _encoder(spec.name, rows, chosen)))
