@@ -44,6 +44,10 @@ class GgufBytes {
         bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment);
         return *this;
     }
+    GgufBytes& append(const GgufBytes& other) {
+        bytes_ += other.bytes_;
+        return *this;
+    }
     GgufBytes& zeros(size_t n) {
         bytes_.append(n, '\0');
         return *this;

@@ -54,10 +54,8 @@ TEST(packed_products_match_the_dequantized_weights) {
             const int64_t rows = 48, tokens = 11;
             const Case c = make_case(type, columns, rows, tokens);
             std::vector<float> out(static_cast<size_t>(rows * tokens));
-            for (int64_t g = 0; g < c.matrix.groups(); ++g) {
-                c.matrix.multiply(c.packed.data(), g, c.activations.data(), tokens,
-                                  &out[static_cast<size_t>(g * 16)], rows);
-            }
+            c.matrix.multiply(c.packed.data(), 0, c.matrix.groups(), c.activations.data(), tokens, out.data(),
+                              rows);
             double error = 0.0, total = 0.0;
             for (int64_t t = 0; t < tokens; ++t) {
                 for (int64_t r = 0; r < rows; ++r) {
@@ -76,20 +74,24 @@ TEST(packed_products_match_the_dequantized_weights) {
     }
 }
 
+// Every way to cut the product into tiles of rows and activations.
 TEST(packed_products_do_not_depend_on_the_batch) {
     if (!available()) return;
     for (const ggml_type type : {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0}) {
-        const int64_t rows = 32, tokens = 13;
+        const int64_t rows = 80, groups = 5, tokens = 13;
         const Case c = make_case(type, 256, rows, tokens);
-        for (int64_t g = 0; g < c.matrix.groups(); ++g) {
-            std::vector<float> together(16 * 13), alone(16);
-            c.matrix.multiply(c.packed.data(), g, c.activations.data(), tokens, together.data(), 16);
-            for (int64_t t = 0; t < tokens; ++t) {
-                c.matrix.multiply(c.packed.data(), g,
+        std::vector<float> alone(static_cast<size_t>(rows * tokens));
+        for (int64_t t = 0; t < tokens; ++t) {
+            for (int64_t g = 0; g < groups; ++g) {
+                c.matrix.multiply(c.packed.data(), g, 1,
                                   &c.activations[activation_bytes(256) * static_cast<size_t>(t)], 1,
-                                  alone.data(), 16);
-                for (size_t r = 0; r < 16; ++r) CHECK_EQ(alone[r], together[static_cast<size_t>(t) * 16 + r]);
+                                  &alone[static_cast<size_t>(t * rows + g * 16)], rows);
             }
+        }
+        for (int64_t count = 1; count <= tokens; ++count) {
+            std::vector<float> together(static_cast<size_t>(rows * count));
+            c.matrix.multiply(c.packed.data(), 0, groups, c.activations.data(), count, together.data(), rows);
+            for (size_t i = 0; i < together.size(); ++i) CHECK_EQ(together[i], alone[i]);
         }
     }
 }
