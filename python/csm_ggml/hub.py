@@ -81,7 +81,7 @@ def resolve(
     if name == DEMO:
         return _demo(cache_dir)
     if name == CSM_1B:
-        files = tuple(hub.file(_CSM_1B_REPOSITORY, file) for file in _CSM_1B_FILES)
+        files = hub.files(_CSM_1B_REPOSITORY, _CSM_1B_FILES)
         return ModelFiles(name, files, f"Sesame's CSM-1B, {_CSM_1B_REPOSITORY}")
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -220,21 +220,34 @@ class _Hub:
         owner, repository, *file = name.split("/", 2)
         repository = f"{owner}/{repository}"
         if file:
-            return (self.file(repository, file[0]),)
+            return self.files(repository, (file[0],))
         if (names := self._list(repository)) is None:
             return self._cached(repository)
-        return tuple(self.file(repository, name) for name in _choose(names, repository))
+        return self.files(repository, _choose(names, repository))
 
-    def file(self, repository: str, name: str) -> Path:
-        """One file, from the cache or the network."""
-        from huggingface_hub import hf_hub_download
+    def files(self, repository: str, names: Sequence[str]) -> tuple[Path, ...]:
+        """Files of a repository, from the cache or the network.
 
-        with _HubErrors(repository, name):
-            return Path(
-                hf_hub_download(
-                    repository, name, local_files_only=self.local_files_only, **self._options()
+        As one snapshot: without a network, the hub library then waits for it once and not per file.
+        """
+        from huggingface_hub import snapshot_download
+
+        with _HubErrors(repository):
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    allow_patterns=list(names),
+                    local_files_only=self.local_files_only,
+                    **self._options(),
                 )
             )
+        for name in names:
+            if not (folder / name).exists():
+                raise ModelNotFoundError(
+                    f"{repository}/{name}: the repository has no such file, or it is not in the "
+                    "local cache and the Hugging Face hub could not be reached"
+                )
+        return tuple(folder / name for name in names)
 
     def _list(self, repository: str) -> list[str] | None:
         """Names in the repository; None if the hub is not to be asked or cannot be reached."""
@@ -262,7 +275,7 @@ class _Hub:
 
         with _HubErrors(repository):
             folder = snapshot_download(
-                repository, allow_patterns="*.gguf", local_files_only=True, **self._options()
+                repository, allow_patterns=["*.gguf"], local_files_only=True, **self._options()
             )
         return _in_folder(Path(folder))
 
@@ -277,8 +290,8 @@ class _Hub:
 class _HubErrors:
     """Turns the hub library's many errors into one that says what to do."""
 
-    def __init__(self, repository: str, file: str | None = None) -> None:
-        self._what = f"{repository}/{file}" if file else repository
+    def __init__(self, repository: str) -> None:
+        self._what = repository
 
     def __enter__(self) -> None:
         return None
@@ -304,8 +317,6 @@ class _HubErrors:
                 "reached; "
                 "check the network, or download the files elsewhere and give their path"
             )
-        elif isinstance(error, errors.EntryNotFoundError):
-            reason = "the repository has no such file"
         elif isinstance(error, errors.HFValidationError):
             reason = str(error)
         elif isinstance(error, OSError):

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,36 @@ def test_ctrl_c(model: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Non
     assert main(["speak", "Hi.", "-m", model, *MODEL]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert not Path("speech.wav").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process on Windows")
+def test_ctrl_c_in_a_process(model: str) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "csm_ggml",
+            "speak",
+            "-",
+            "-m",
+            model,
+            *MODEL,
+            "--max-frames",
+            "400",
+        ],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write("\n".join(f"[{n % 2}]Hello." for n in range(500)).encode())
+    process.stdin.close()
+    process.stderr.readline()  # the model is being loaded
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert process.stderr.read().decode().strip() == "csm-ggml: interrupted"
+    process.stderr.close()
 
 
 def test_decode_and_encode(model: str, capsys: pytest.CaptureFixture[str]) -> None:

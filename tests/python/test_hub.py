@@ -1,6 +1,7 @@
 """Names become files: aliases, folders, trios, repositories; and every way in which they do not."""
 
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ TRIO = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf
 
 
 def fill(folder: Path, names: Iterable[str]) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).touch()
     return folder
@@ -92,24 +93,18 @@ class FakeHub:
         self.asked: list[dict[str, Any]] = []
         self.error: Exception | None = None
 
-    def hf_hub_download(self, repository: str, name: str, **options: Any) -> str:
-        self.asked.append({"repository": repository, "name": name, **options})
-        if self.error is not None:
-            raise self.error
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        return str(path)
-
     def list_repo_files(self, repository: str, *, revision: str | None) -> list[str]:
         if self.error is not None:
             raise self.error
         return self.repositories[repository]
 
     def snapshot_download(self, repository: str, **options: Any) -> str:
-        assert options["local_files_only"]
-        fill(self.folder, self.repositories[repository])
-        return str(self.folder)
+        if self.error is not None and not options["local_files_only"]:
+            raise self.error
+        self.asked.append({"repository": repository, **options})
+        patterns = options["allow_patterns"]
+        names = [n for n in self.repositories[repository] if any(fnmatch(n, p) for p in patterns)]
+        return str(fill(self.folder / repository, names))
 
 
 @pytest.fixture
@@ -124,7 +119,6 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeHub:
             "ggml-org/sesame-csm-1b-GGUF": list(TRIO),
         },
     )
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", one.hf_hub_download)
     monkeypatch.setattr("huggingface_hub.snapshot_download", one.snapshot_download)
     monkeypatch.setattr("huggingface_hub.HfApi", lambda token: one)
     return one
@@ -138,10 +132,10 @@ def test_csm_1b_is_the_public_trio(fake: FakeHub) -> None:
     found = hub.resolve("csm-1b", local_files_only=True, token="t", revision="r", cache_dir="c")
     assert names(found) == list(TRIO)
     assert found.name == "csm-1b"
-    assert [asked["name"] for asked in fake.asked] == list(TRIO)
-    assert fake.asked[0] == {
+    [asked] = fake.asked
+    assert asked == {
         "repository": "ggml-org/sesame-csm-1b-GGUF",
-        "name": TRIO[0],
+        "allow_patterns": list(TRIO),
         "local_files_only": True,
         "revision": "r",
         "cache_dir": "c",
@@ -153,8 +147,12 @@ def test_csm_1b_is_the_public_trio(fake: FakeHub) -> None:
 def test_repositories(fake: FakeHub, offline: bool) -> None:
     assert names(hub.resolve("me/one", local_files_only=offline)) == ["voice.gguf"]
     assert names(hub.resolve("me/many/a-q8.gguf", local_files_only=offline)) == ["a-q8.gguf"]
-    fake.folder = fake.folder.parent / "three"
     assert names(hub.resolve("me/three", local_files_only=offline)) == list(TRIO)
+
+
+def test_a_file_that_is_not_in_the_repository(fake: FakeHub) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"me/one/other\.gguf: the repository has no such"):
+        hub.resolve("me/one/other.gguf")
 
 
 def test_repositories_that_are_not_one_model(fake: FakeHub) -> None:
@@ -182,14 +180,13 @@ def error(kind: type[Exception], message: str = "boom") -> Exception:
         (error(errors.RepositoryNotFoundError), "no such repository"),
         (error(errors.RevisionNotFoundError), "no such revision"),
         (error(errors.LocalEntryNotFoundError), "not in the local cache"),
-        (error(errors.EntryNotFoundError), "no such file"),
         (error(errors.HFValidationError, "bad name"), "bad name"),
         (OSError("disk full"), "cannot be fetched: disk full"),
     ],
 )
 def test_what_the_hub_says(fake: FakeHub, raised: Exception, message: str) -> None:
     fake.error = raised
-    with pytest.raises(ModelNotFoundError, match=f"^me/one/voice.gguf: .*{message}"):
+    with pytest.raises(ModelNotFoundError, match=f"^me/one: .*{message}"):
         hub.resolve("me/one/voice.gguf")
 
 
