@@ -96,7 +96,7 @@ ggml_tensor* FrameGraph::build_input(ggml_context* ctx, const CsmConfig& c, cons
 // logits_).
 ggml_tensor* FrameGraph::draw(ggml_tensor* hidden, int codebook, const CsmConfig& c, const CsmWeights& w) {
     ggml_context* ctx = graph_.ctx();
-    ggml_tensor* logits = build_linear(ctx, w.heads[static_cast<size_t>(codebook)], hidden);
+    ggml_tensor* logits = build_linear(graph_, w.heads[static_cast<size_t>(codebook)], hidden);
     if (logits_) {
         ggml_tensor* kept = ggml_view_2d(ctx, logits_, c.codes, shape_.batch, logits_->nb[2],
                                          logits_->nb[1] * static_cast<size_t>(codebook));
@@ -133,7 +133,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pass.positions = positions_;
     pass.mask = mask_;
     ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(ctx, c, w));
-    h = build_norm(ctx, c.backbone, h, w.backbone_norm, nullptr, {});
+    h = build_norm(graph_, c.backbone, h, w.backbone_norm, nullptr, {});
     ggml_tensor* codes = draw(h, 0, c, w);
 
     // positions 0 (the backbone's state) and 1 (codebook 0) go through the weights together
@@ -147,10 +147,10 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pass.mask = pair_mask_;
     ggml_tensor* pair = ggml_concat(ctx, ggml_reshape_3d(ctx, h, c.backbone.width, 1, batch),
                                     ggml_reshape_3d(ctx, embed(codes, 0), c.backbone.width, 1, batch), 1);
-    pair = build_linear(ctx, w.projection, ggml_reshape_2d(ctx, pair, c.backbone.width, 2 * batch));
+    pair = build_linear(graph_, w.projection, ggml_reshape_2d(ctx, pair, c.backbone.width, 2 * batch));
     pair = build_transformer(graph_, c.depth, w.depth, pass, pair);
     ggml_tensor* x = ggml_view_2d(ctx, pair, c.depth.width, batch, 2 * pair->nb[1], pair->nb[1]);
-    codes = draw(build_norm(ctx, c.depth, x, w.depth_norm, nullptr, w.heads[1]), 1, c, w);
+    codes = draw(build_norm(graph_, c.depth, x, w.depth_norm, nullptr, w.heads[1]), 1, c, w);
 
     pass.queries = 1;
     pass.mask = nullptr;
@@ -158,10 +158,10 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
         pass.keys = p + 1;
         pass.rows = columns(depth_rows_, p);
         pass.positions = columns(depth_positions_, p);
-        x = build_linear(ctx, w.projection, embed(codes, p - 1));
+        x = build_linear(graph_, w.projection, embed(codes, p - 1));
         x = build_transformer(graph_, c.depth, w.depth, pass, x);
         const Matrix& head = w.heads[static_cast<size_t>(p)];
-        codes = draw(build_norm(ctx, c.depth, x, w.depth_norm, nullptr, head), p, c, w);
+        codes = draw(build_norm(graph_, c.depth, x, w.depth_norm, nullptr, head), p, c, w);
     }
 }
 

@@ -68,8 +68,8 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     x = build_transformer(graph, c.backbone, w.backbone, pass, x);
     ggml_tensor* out = nullptr;
     if (logits) {
-        out = build_linear(ctx, w.heads[0],
-                           build_norm(ctx, c.backbone, x, w.backbone_norm, nullptr, w.heads[0]));
+        out = build_linear(graph, w.heads[0],
+                           build_norm(graph, c.backbone, x, w.backbone_norm, nullptr, w.heads[0]));
         graph.add_output(out);
     }
     graph.allocate();

@@ -4,19 +4,17 @@
 #include <vector>
 
 #include "runtime/packed_matrix.h"
+#include "runtime/work_share.h"
 
 namespace csm {
 
 namespace {
 
-// Activations of so many tokens stay in a core's cache while all its rows pass by.
-constexpr int64_t kTokenBlock = 128;
-
 struct Range {
     int64_t first, last;
 };
 
-// Thread ith's share of n units; fixed, so that a core meets the same rows in every frame.
+// Thread ith's part of n units.
 Range share(int64_t n, int ith, int nth) {
     return {n * ith / nth, n * (ith + 1) / nth};
 }
@@ -58,52 +56,63 @@ void run_norm_quantize(ggml_tensor* dst, int ith, int nth, void* userdata) {
     }
 }
 
+// What a node that multiplies has to know besides its tensors.
+struct Product {
+    const PackedMatrix* w;
+    WorkShare share;
+    Product(const PackedMatrix* matrix, int threads) : w(matrix), share(threads) {}
+};
+
+// Activations of so many tokens stay in a core's cache while rows pass by.
+constexpr int64_t kTokenBlock = 128;
+
 void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
-    const auto& w = *static_cast<const PackedMatrix*>(userdata);
+    auto& product = *static_cast<Product*>(userdata);
+    const PackedMatrix& w = *product.w;
     const ggml_tensor *x = dst->src[0], *weight = dst->src[1], *residual = dst->src[2];
-    const Range groups = share(w.groups(), ith, nth);
     const int64_t tokens = dst->ne[1], stride = static_cast<int64_t>(dst->nb[1] / sizeof(float));
-    for (int64_t token = 0; token < tokens; token += kTokenBlock) {
-        const int64_t count = std::min(kTokenBlock, tokens - token);
-        for (int64_t group = groups.first; group < groups.last; ++group) {
-            float* out = row<float>(dst, token) + group * PackedMatrix::kGroupRows;
-            w.multiply(weight->data, group, row<void>(x, token), count, out, stride);
+    product.share.run(w.groups(), ith, nth, [&](int64_t first, int64_t last) {
+        const int64_t offset = first * PackedMatrix::kGroupRows,
+                      rows = (last - first) * PackedMatrix::kGroupRows;
+        for (int64_t token = 0; token < tokens; token += kTokenBlock) {
+            const int64_t count = std::min(kTokenBlock, tokens - token);
+            float* out = row<float>(dst, token) + offset;
+            w.multiply(weight->data, first, last - first, row<void>(x, token), count, out, stride);
             if (residual == nullptr) continue;
             for (int64_t t = 0; t < count; ++t) {
-                const float* add = row<float>(residual, token + t) + group * PackedMatrix::kGroupRows;
-                for (int64_t r = 0; r < PackedMatrix::kGroupRows; ++r) out[t * stride + r] += add[r];
+                const float* add = row<float>(residual, token + t) + offset;
+                for (int64_t r = 0; r < rows; ++r) out[t * stride + r] += add[r];
             }
         }
-    }
+    });
 }
 
 // Two groups of gate rows and the two of up rows that belong to them make one block of quantized results.
 void run_swiglu(ggml_tensor* dst, int ith, int nth, void* userdata) {
-    const auto& w = *static_cast<const PackedMatrix*>(userdata);
+    auto& product = *static_cast<Product*>(userdata);
+    const PackedMatrix& w = *product.w;
     const ggml_tensor *x = dst->src[0], *weight = dst->src[1];
-    constexpr int64_t kBlock = PackedMatrix::kBlockColumns, kGroup = PackedMatrix::kGroupRows;
+    constexpr int64_t kBlock = PackedMatrix::kBlockColumns, kGroups = kBlock / PackedMatrix::kGroupRows;
     const int64_t width = w.rows / 2, tokens = dst->ne[1];
-    const Range blocks = share(width / kBlock, ith, nth);
     thread_local std::vector<float> hidden;
     hidden.resize(static_cast<size_t>(2 * kBlock * std::min(kTokenBlock, tokens)));
-    for (int64_t token = 0; token < tokens; token += kTokenBlock) {
-        const int64_t count = std::min(kTokenBlock, tokens - token);
-        for (int64_t block = blocks.first; block < blocks.last; ++block) {
-            for (int64_t part = 0; part < 2; ++part) {
-                const int64_t group = block * 2 + part;
-                w.multiply(weight->data, group, row<void>(x, token), count,
-                           &hidden[static_cast<size_t>(part * kGroup)], 2 * kBlock);
-                w.multiply(weight->data, group + width / kGroup, row<void>(x, token), count,
-                           &hidden[static_cast<size_t>(kBlock + part * kGroup)], 2 * kBlock);
-            }
-            for (int64_t t = 0; t < count; ++t) {
-                float* gate = &hidden[static_cast<size_t>(t * 2 * kBlock)];
-                swiglu(gate, gate + kBlock, kBlock);
-                quantize_activations(gate - block * kBlock, width, block * kBlock, (block + 1) * kBlock,
-                                     row<void>(dst, token + t));
+    product.share.run(width / kBlock, ith, nth, [&](int64_t first, int64_t last) {
+        for (int64_t token = 0; token < tokens; token += kTokenBlock) {
+            const int64_t count = std::min(kTokenBlock, tokens - token);
+            for (int64_t block = first; block < last; ++block) {
+                w.multiply(weight->data, block * kGroups, kGroups, row<void>(x, token), count, hidden.data(),
+                           2 * kBlock);
+                w.multiply(weight->data, block * kGroups + width / PackedMatrix::kGroupRows, kGroups,
+                           row<void>(x, token), count, &hidden[kBlock], 2 * kBlock);
+                for (int64_t t = 0; t < count; ++t) {
+                    float* gate = &hidden[static_cast<size_t>(t * 2 * kBlock)];
+                    swiglu(gate, gate + kBlock, kBlock);
+                    quantize_activations(gate - block * kBlock, width, block * kBlock, (block + 1) * kBlock,
+                                         row<void>(dst, token + t));
+                }
             }
         }
-    }
+    });
 }
 
 bool is_quantized(const ggml_tensor* x) {
@@ -112,7 +121,8 @@ bool is_quantized(const ggml_tensor* x) {
 
 }  // namespace
 
-ggml_tensor* build_linear(ggml_context* ctx, const Matrix& w, ggml_tensor* x, ggml_tensor* residual) {
+ggml_tensor* build_linear(Graph& graph, const Matrix& w, ggml_tensor* x, ggml_tensor* residual) {
+    ggml_context* ctx = graph.ctx();
     if (w.packed == nullptr) {
         ggml_tensor* y = ggml_mul_mat(ctx, w.tensor, x);
         return residual ? ggml_add(ctx, residual, y) : y;
@@ -120,20 +130,22 @@ ggml_tensor* build_linear(ggml_context* ctx, const Matrix& w, ggml_tensor* x, gg
     if (!is_quantized(x)) x = quantized_tensor(ctx, w.packed->columns, x->ne[1], {x}, run_quantize, nullptr);
     ggml_tensor* args[] = {x, w.tensor, residual};
     return ggml_custom_4d(ctx, GGML_TYPE_F32, w.packed->rows, x->ne[1], 1, 1, args, residual ? 3 : 2,
-                          run_linear, GGML_N_TASKS_MAX, const_cast<PackedMatrix*>(w.packed));
+                          run_linear, GGML_N_TASKS_MAX,
+                          graph.keep<Product>(w.packed, graph.device().threads()));
 }
 
-ggml_tensor* build_rms_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, const float& eps,
+ggml_tensor* build_rms_norm(Graph& graph, ggml_tensor* x, ggml_tensor* weight, const float& eps,
                             const Matrix& consumer) {
+    ggml_context* ctx = graph.ctx();
     if (consumer.packed == nullptr) return ggml_mul(ctx, ggml_rms_norm(ctx, x, eps), weight);
     return quantized_tensor(ctx, x->ne[0], x->ne[1], {x, weight}, run_norm_quantize, &eps);
 }
 
-ggml_tensor* build_swiglu(ggml_context* ctx, const Matrix& gate_up, ggml_tensor* x, const Matrix& consumer) {
+ggml_tensor* build_swiglu(Graph& graph, const Matrix& gate_up, ggml_tensor* x, const Matrix& consumer) {
     if (gate_up.packed == nullptr || consumer.packed == nullptr)
-        return ggml_swiglu(ctx, build_linear(ctx, gate_up, x));
-    return quantized_tensor(ctx, gate_up.packed->rows / 2, x->ne[1], {x, gate_up.tensor}, run_swiglu,
-                            gate_up.packed);
+        return ggml_swiglu(graph.ctx(), build_linear(graph, gate_up, x));
+    return quantized_tensor(graph.ctx(), gate_up.packed->rows / 2, x->ne[1], {x, gate_up.tensor}, run_swiglu,
+                            graph.keep<Product>(gate_up.packed, graph.device().threads()));
 }
 
 }  // namespace csm

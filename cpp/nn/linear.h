@@ -5,20 +5,20 @@
 // activation_bytes(width) per token).
 #pragma once
 
+#include "runtime/graph.h"
 #include "runtime/weights.h"
 
 namespace csm {
 
 // w x (+ residual): {rows of w, tokens}. x may be F32 or quantized; residual, if given, has the result's
 // shape.
-ggml_tensor* build_linear(ggml_context* ctx, const Matrix& w, ggml_tensor* x,
-                          ggml_tensor* residual = nullptr);
+ggml_tensor* build_linear(Graph& graph, const Matrix& w, ggml_tensor* x, ggml_tensor* residual = nullptr);
 
 // RMS norm with weight, in the form that the products with `consumer` take. eps must outlive the graph.
-ggml_tensor* build_rms_norm(ggml_context* ctx, ggml_tensor* x, ggml_tensor* weight, const float& eps,
+ggml_tensor* build_rms_norm(Graph& graph, ggml_tensor* x, ggml_tensor* weight, const float& eps,
                             const Matrix& consumer);
 
 // silu(g) * u, where (g, u) = gate_up x, in the form that the products with `consumer` take.
-ggml_tensor* build_swiglu(ggml_context* ctx, const Matrix& gate_up, ggml_tensor* x, const Matrix& consumer);
+ggml_tensor* build_swiglu(Graph& graph, const Matrix& gate_up, ggml_tensor* x, const Matrix& consumer);
 
 }  // namespace csm

@@ -62,9 +62,10 @@ KvCache::KvCache(TensorPool& pool, const TransformerConfig& config, int capacity
     }
 }
 
-ggml_tensor* build_norm(ggml_context* ctx, const TransformerConfig& config, ggml_tensor* x,
-                        ggml_tensor* weight, ggml_tensor* bias, const Matrix& consumer) {
-    if (!config.codec) return build_rms_norm(ctx, x, weight, config.norm_eps, consumer);
+ggml_tensor* build_norm(Graph& graph, const TransformerConfig& config, ggml_tensor* x, ggml_tensor* weight,
+                        ggml_tensor* bias, const Matrix& consumer) {
+    if (!config.codec) return build_rms_norm(graph, x, weight, config.norm_eps, consumer);
+    ggml_context* ctx = graph.ctx();
     return ggml_add(ctx, ggml_mul(ctx, ggml_norm(ctx, x, config.norm_eps), weight), bias);
 }
 
@@ -86,7 +87,7 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Tra
     ggml_context* ctx = graph.ctx();
     const int tokens = pass.batch * pass.queries;
     const size_t head = sizeof(float) * static_cast<size_t>(c.head_dim);
-    ggml_tensor* qkv = build_linear(ctx, layer.qkv, x);
+    ggml_tensor* qkv = build_linear(graph, layer.qkv, x);
 
     // q and k turn together: their heads lie side by side
     ggml_tensor* qk = ggml_view_3d(ctx, qkv, c.head_dim, c.heads + c.kv_heads, tokens, head, qkv->nb[1], 0);
@@ -122,10 +123,9 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Tra
 }
 
 // x + w y, the layer-scaled product of the codec included.
-ggml_tensor* add_product(ggml_context* ctx, ggml_tensor* x, const Matrix& w, ggml_tensor* y,
-                         ggml_tensor* scale) {
-    if (scale == nullptr) return build_linear(ctx, w, y, x);
-    return ggml_add(ctx, x, ggml_mul(ctx, build_linear(ctx, w, y), scale));
+ggml_tensor* add_product(Graph& graph, ggml_tensor* x, const Matrix& w, ggml_tensor* y, ggml_tensor* scale) {
+    if (scale == nullptr) return build_linear(graph, w, y, x);
+    return ggml_add(graph.ctx(), x, ggml_mul(graph.ctx(), build_linear(graph, w, y), scale));
 }
 
 }  // namespace
@@ -135,13 +135,13 @@ ggml_tensor* build_transformer(Graph& graph, const TransformerConfig& c, const T
     ggml_context* ctx = graph.ctx();
     for (int i = 0; i < c.layers; ++i) {
         const TransformerLayer& layer = weights.layers[static_cast<size_t>(i)];
-        ggml_tensor* normed = build_norm(ctx, c, x, layer.attn_norm, layer.attn_norm_bias, layer.qkv);
+        ggml_tensor* normed = build_norm(graph, c, x, layer.attn_norm, layer.attn_norm_bias, layer.qkv);
         ggml_tensor* mixed = build_attention(graph, c, layer, weights.rope_factors, pass, i, normed);
-        x = add_product(ctx, x, layer.attn_output, mixed, layer.attn_scale);
-        normed = build_norm(ctx, c, x, layer.ffn_norm, layer.ffn_norm_bias, layer.ffn_up);
-        ggml_tensor* hidden = c.codec ? ggml_gelu_erf(ctx, build_linear(ctx, layer.ffn_up, normed))
-                                      : build_swiglu(ctx, layer.ffn_up, normed, layer.ffn_down);
-        x = add_product(ctx, x, layer.ffn_down, hidden, layer.ffn_scale);
+        x = add_product(graph, x, layer.attn_output, mixed, layer.attn_scale);
+        normed = build_norm(graph, c, x, layer.ffn_norm, layer.ffn_norm_bias, layer.ffn_up);
+        ggml_tensor* hidden = c.codec ? ggml_gelu_erf(ctx, build_linear(graph, layer.ffn_up, normed))
+                                      : build_swiglu(graph, layer.ffn_up, normed, layer.ffn_down);
+        x = add_product(graph, x, layer.ffn_down, hidden, layer.ffn_scale);
     }
     return x;
 }

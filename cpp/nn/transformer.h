@@ -83,8 +83,8 @@ struct AttentionPass {
 
 // Norm with weight (and bias for the codec), in the form that products with `consumer` take; config must
 // outlive the graph.
-ggml_tensor* build_norm(ggml_context* ctx, const TransformerConfig& config, ggml_tensor* x,
-                        ggml_tensor* weight, ggml_tensor* bias, const Matrix& consumer);
+ggml_tensor* build_norm(Graph& graph, const TransformerConfig& config, ggml_tensor* x, ggml_tensor* weight,
+                        ggml_tensor* bias, const Matrix& consumer);
 
 // All layers over x {width, batch * queries}; the result has the same shape and no final norm. The cache
 // writes are added to the graph at once, the result only when the caller adds something that needs it.

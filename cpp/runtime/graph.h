@@ -44,6 +44,14 @@ class Graph {
     // adds it.
     void add_output(ggml_tensor* tensor);
 
+    // Makes an object that lives as long as the graph, for the user data of custom nodes.
+    template <typename T, typename... Args>
+    T* keep(Args&&... args) {
+        auto kept = std::make_shared<T>(std::forward<Args>(args)...);
+        kept_.push_back(kept);
+        return kept.get();
+    }
+
     // Plans the memory. After this no node may be added.
     void allocate();
     // Runs the graph; throws BackendError when the device fails.
@@ -53,6 +61,7 @@ class Graph {
     std::shared_ptr<Device> device_;
     ContextPtr ctx_;
     ggml_cgraph* graph_;
+    std::vector<std::shared_ptr<void>> kept_;
     AllocatorPtr allocator_;  // CPU: one buffer
     SchedulerPtr scheduler_;  // other devices: operators they lack run on the CPU
 };

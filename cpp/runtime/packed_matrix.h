@@ -40,10 +40,10 @@ struct PackedMatrix {
     // Rearranges rows in ggml's layout; rows in file order, all of them.
     void pack(const void* ggml_rows, void* out) const;
 
-    // Products of one group of rows with `count` activations (see below) that lie activation_bytes(columns)
-    // apart: out[t * out_stride + r] for t < count, r < 16.
-    void multiply(const void* packed, int64_t group, const void* activations, int64_t count, float* out,
-                  int64_t out_stride) const;
+    // Products of `n_groups` groups of rows from `group` on with `count` activations (see below) that lie
+    // activation_bytes(columns) apart: out[t * out_stride + r] for t < count, r < 16 * n_groups.
+    void multiply(const void* packed, int64_t group, int64_t n_groups, const void* activations, int64_t count,
+                  float* out, int64_t out_stride) const;
 };
 
 // Activations: columns int8 quants, then per block of 32 an F32 scale, then per block -8 times the sum of its
