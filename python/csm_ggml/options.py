@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from csm_ggml.segment import Segment
 
 SEED_LIMIT = 2**64
+TOP_K_LIMIT = 2**31
 
 # The longest turn unless asked for otherwise: the official program's limit.
 MAX_SECONDS = 90.0
@@ -79,8 +80,10 @@ class Sampling:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         for name in ("top_k", "depth_top_k"):
             value = _whole(name, getattr(self, name))
-            if value < 0:
-                raise ValueError(f"{name} must be at least 0 (0 = all codes), got {value}")
+            if not 0 <= value < TOP_K_LIMIT:
+                raise ValueError(
+                    f"{name} must be in 0..{TOP_K_LIMIT - 1} (0 = all codes), got {value}"
+                )
         for name in ("top_p", "depth_top_p"):
             value = _number(name, getattr(self, name))
             if not 0 < value <= 1:

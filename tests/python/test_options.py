@@ -34,6 +34,7 @@ def test_temperature_zero_is_greedy_in_both_models() -> None:
         ({"depth_temperature": float("inf")}, ValueError),
         ({"temperature": "hot"}, TypeError),
         ({"top_k": -1}, ValueError),
+        ({"top_k": 2**31}, ValueError),
         ({"top_k": 2.5}, TypeError),
         ({"depth_top_k": True}, TypeError),
         ({"top_p": 0}, ValueError),
