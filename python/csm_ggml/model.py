@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -252,7 +252,7 @@ class CSM:
 
     def generate_batch(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         seed: int | Sequence[int] | None = None,
         batch_size: int = BATCH_SIZE,
@@ -274,8 +274,9 @@ class CSM:
             ValueError: If there is more or less than one seed or option for each text, and as
                 `generate`; the message names the number of the text.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        if isinstance(texts, str | bytes):
             raise TypeError("texts must be a sequence of str; for one text use generate()")
+        texts = list(texts)
         batch_size = check_count("batch_size", batch_size)
         seeds = batch_seeds(seed, len(texts))
         per_text = batch_options(options, len(texts))
