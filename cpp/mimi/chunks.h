@@ -1,5 +1,5 @@
-// How a stream is cut into pieces. A graph serves one size, so there are few sizes; the largest bounds the memory that long
-// inputs need.
+// How a stream is cut into pieces. A graph serves one size, so there are few sizes; the largest bounds the
+// memory that long inputs need.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@ namespace csm {
 
 namespace {
 
-// Bounds far above any codec; within them every product of sizes that the graphs form stays inside its integer type, and a
-// file of damaged numbers asks for no memory that its own tensors do not account for.
+// Bounds far above any codec; within them every product of sizes that the graphs form stays inside its
+// integer type, and a file of damaged numbers asks for no memory that its own tensors do not account for.
 constexpr int kMaxChannels = 1 << 16;
 constexpr int kMaxRatios = 8;
 constexpr int kMaxRatio = 64;
@@ -78,21 +78,25 @@ void MimiConfig::validate(const std::string& where) const {
     }
     int64_t frame = resample_stride;
     for (const int ratio : ratios) {
-        if (ratio < 1 || ratio > kMaxRatio) throw fail(cat("an upsampling ratio is ", ratio, ", expected 1 to ", kMaxRatio));
+        if (ratio < 1 || ratio > kMaxRatio)
+            throw fail(cat("an upsampling ratio is ", ratio, ", expected 1 to ", kMaxRatio));
         frame *= ratio;
         if (frame > kMaxFrame) throw fail(cat("a frame has more than ", kMaxFrame, " samples"));
     }
     if (num_filters > (kMaxChannels >> ratios.size())) {
-        throw fail(cat(num_filters, " filters, doubled ", ratios.size(), " times, are more than ", kMaxChannels));
+        throw fail(
+            cat(num_filters, " filters, doubled ", ratios.size(), " times, are more than ", kMaxChannels));
     }
-    if (compress > num_filters) throw fail(cat("residual blocks narrow ", num_filters, " channels by ", compress));
+    if (compress > num_filters)
+        throw fail(cat("residual blocks narrow ", num_filters, " channels by ", compress));
     int64_t dilation = 1;
     for (int i = 1; i < residual_layers; ++i) {
         dilation *= dilation_growth;
         if (dilation > kMaxDilation) throw fail(cat("a dilation is above ", kMaxDilation));
     }
     if (semantic_codebooks >= codebooks) {
-        throw fail(cat(semantic_codebooks, " of ", codebooks, " codebooks are semantic, expected at least one acoustic"));
+        throw fail(cat(semantic_codebooks, " of ", codebooks,
+                       " codebooks are semantic, expected at least one acoustic"));
     }
     transformer.validate(where, "mimi.transformer");
 }

@@ -8,7 +8,8 @@ namespace csm {
 namespace {
 
 size_t graph_nodes(const MimiModel& model) {
-    return 64 + transformer_nodes(model.config.transformer) + kConvNodes * (1 + model.weights.decoder.convolutions());
+    return 64 + transformer_nodes(model.config.transformer) +
+           kConvNodes * (1 + model.weights.decoder.convolutions());
 }
 
 }  // namespace
@@ -19,7 +20,8 @@ MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const M
       pool_(device_, 8 + LatentTransformer::tensors(model_->config) + model_->weights.decoder.convolutions()),
       states_(pool_),
       transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride),
-      rows_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32, int64_t{model_->config.codebooks} * kMaxChunkFrames)) {
+      rows_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
+                               int64_t{model_->config.codebooks} * kMaxChunkFrames)) {
     states_.add(model_->weights.upsample);
     model_->weights.decoder.add_states(states_);
     pool_.allocate();
@@ -61,15 +63,18 @@ void MimiDecoder::run(const int32_t* codes, int frames, int q, float* samples) {
     upload(rows_, rows.data(), rows.size() * sizeof(int32_t));
     transformer_.advance(frames * c.resample_stride);
     step.graph->compute();
-    download(step.samples, samples, sizeof(float) * static_cast<size_t>(frames) * static_cast<size_t>(c.frame_size()));
+    download(step.samples, samples,
+             sizeof(float) * static_cast<size_t>(frames) * static_cast<size_t>(c.frame_size()));
 }
 
 void MimiDecoder::decode(const int32_t* codes, int64_t frames, int q, float* samples) {
     const MimiConfig& c = model_->config;
-    if (q < 1 || q > c.codebooks) throw ArgumentError(cat("got ", q, " codes per frame, expected 1 to ", c.codebooks));
+    if (q < 1 || q > c.codebooks)
+        throw ArgumentError(cat("got ", q, " codes per frame, expected 1 to ", c.codebooks));
     for (int64_t i = 0; i < frames * q; ++i) {
         if (codes[i] < 0 || codes[i] >= c.codebook_size) {
-            throw ArgumentError(cat("the code of frame ", i / q, ", codebook ", i % q, " is ", codes[i], ", expected 0 to ", c.codebook_size - 1));
+            throw ArgumentError(cat("the code of frame ", i / q, ", codebook ", i % q, " is ", codes[i],
+                                    ", expected 0 to ", c.codebook_size - 1));
         }
     }
     for (int64_t done = 0; done < frames;) {

@@ -1,4 +1,5 @@
-// Codes to samples, as a stream: whatever the sizes of the pieces, the samples are those of decoding everything at once.
+// Codes to samples, as a stream: whatever the sizes of the pieces, the samples are those of decoding
+// everything at once.
 //
 // One thread at a time may use a decoder; any number of decoders may share a model.
 #pragma once
@@ -16,8 +17,9 @@ class MimiDecoder {
  public:
     MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model);
 
-    // The next frames of the stream. codes: frames x q, frame by frame, of the first q codebooks, 1 <= q <= codebooks.
-    // samples: frames * frame_size. Throws ArgumentError for codes or q out of range; the stream is then as before.
+    // The next frames of the stream. codes: frames x q, frame by frame, of the first q codebooks, 1 <= q <=
+    // codebooks. samples: frames * frame_size. Throws ArgumentError for codes or q out of range; the stream
+    // is then as before.
     void decode(const int32_t* codes, int64_t frames, int q, float* samples);
     // Starts another stream.
     void reset();

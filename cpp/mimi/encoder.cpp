@@ -8,13 +8,15 @@ namespace csm {
 namespace {
 
 size_t graph_nodes(const MimiModel& model) {
-    return 64 + transformer_nodes(model.config.transformer) + kConvNodes * (2 + model.weights.encoder.convolutions()) +
-           rvq_encode_nodes(model.config.codebooks);
+    return 64 + transformer_nodes(model.config.transformer) +
+           kConvNodes * (2 + model.weights.encoder.convolutions()) + rvq_encode_nodes(model.config.codebooks);
 }
 
 std::shared_ptr<const MimiModel> with_encoder(std::shared_ptr<const MimiModel> model) {
     if (!model->weights.has_encoder) {
-        throw ArgumentError("the model file holds no Mimi encoder: audio cannot be encoded; convert the checkpoint with its encoder");
+        throw ArgumentError(
+            "the model file holds no Mimi encoder: audio cannot be encoded; convert the checkpoint with its "
+            "encoder");
     }
     return model;
 }
@@ -24,12 +26,15 @@ std::shared_ptr<const MimiModel> with_encoder(std::shared_ptr<const MimiModel> m
 MimiEncoder::MimiEncoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model)
     : device_(std::move(device)),
       model_(with_encoder(std::move(model))),
-      pool_(device_, 16 + LatentTransformer::tensors(model_->config) + model_->weights.encoder.convolutions()),
+      pool_(device_,
+            16 + LatentTransformer::tensors(model_->config) + model_->weights.encoder.convolutions()),
       states_(pool_),
       transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride),
-      samples_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, 1, int64_t{model_->config.frame_size()} * kMaxChunkFrames)),
+      samples_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, 1,
+                                  int64_t{model_->config.frame_size()} * kMaxChunkFrames)),
       start_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32, 1)),
-      codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32, int64_t{model_->config.codebooks} * kMaxChunkFrames)),
+      codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
+                                int64_t{model_->config.codebooks} * kMaxChunkFrames)),
       latents_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, model_->config.hidden, kMaxChunkFrames)) {
     model_->weights.encoder.add_states(states_);
     states_.add(model_->weights.downsample);
@@ -40,10 +45,13 @@ std::unique_ptr<Graph> MimiEncoder::build(int64_t n) {
     auto graph = std::make_unique<Graph>(device_, graph_nodes(*model_));
     ggml_context* ctx = graph->ctx();
     const MimiWeights& w = model_->weights;
-    ggml_tensor* x = build_seanet_encoder(*graph, w.encoder, states_, ggml_view_2d(ctx, samples_, 1, n, samples_->nb[1], 0));
+    ggml_tensor* x = build_seanet_encoder(*graph, w.encoder, states_,
+                                          ggml_view_2d(ctx, samples_, 1, n, samples_->nb[1], 0));
     x = transformer_.build(*graph, w.encoder_transformer, x);
     build_replicated_past(*graph, w.downsample, states_, x, start_);
-    x = build_conv(*graph, w.downsample, states_, x, Activation::none, Padding::replicate);
+    ConvOptions options;
+    options.padding = Padding::replicate;
+    x = build_conv(*graph, w.downsample, states_, x, options);
     const int64_t frames = x->ne[1];
     graph->add(ggml_cpy(ctx, x, ggml_view_2d(ctx, latents_, x->ne[0], frames, latents_->nb[1], 0)));
     const auto rows = [&](int first, int count) {
@@ -70,13 +78,15 @@ void MimiEncoder::run(Graph& graph, const float* samples, int64_t n, int32_t* co
     for (size_t t = 0; t < frames; ++t) {
         for (size_t i = 0; i < q; ++i) codes[t * q + i] = by_codebook[i * frames + t];
     }
-    if (latents != nullptr) download(latents_, latents, sizeof(float) * frames * static_cast<size_t>(c.hidden));
+    if (latents != nullptr)
+        download(latents_, latents, sizeof(float) * frames * static_cast<size_t>(c.hidden));
 }
 
 void MimiEncoder::encode(const float* samples, int64_t n, bool final, int32_t* codes, float* latents) {
     const MimiConfig& c = model_->config;
     if (!final && n % frame_size() != 0) {
-        throw ArgumentError(cat("got ", n, " samples, expected a multiple of ", frame_size(), " unless the stream ends with them"));
+        throw ArgumentError(cat("got ", n, " samples, expected a multiple of ", frame_size(),
+                                " unless the stream ends with them"));
     }
     while (n > 0) {
         int64_t frames = 1, taken = n;

@@ -17,9 +17,10 @@ class MimiEncoder {
     // Throws ArgumentError if the model was loaded without the encoder's tensors.
     MimiEncoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model);
 
-    // The next n samples of the stream. codes: frames(n) x codebooks, frame by frame. latents, unless null: frames(n) x hidden,
-    // what the codes were chosen for. final: the stream ends with them, which only then may fill their last frame in part: each
-    // convolution then pads its own input, as in transformers. After that another stream starts.
+    // The next n samples of the stream. codes: frames(n) x codebooks, frame by frame. latents, unless null:
+    // frames(n) x hidden, what the codes were chosen for. final: the stream ends with them, which only then
+    // may fill their last frame in part: each convolution then pads its own input, as in transformers. After
+    // that another stream starts.
     void encode(const float* samples, int64_t n, bool final, int32_t* codes, float* latents = nullptr);
     // Starts another stream.
     void reset();
@@ -36,10 +37,10 @@ class MimiEncoder {
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;
-    ggml_tensor* samples_;  // F32 {1, max samples}
-    ggml_tensor* start_;    // F32 {1}: 1 in the first run of a stream, else 0
-    ggml_tensor* codes_;    // I32 {max frames * codebooks}, codebook by codebook
-    ggml_tensor* latents_;  // F32 {hidden, max frames}
+    ggml_tensor* samples_;                          // F32 {1, max samples}
+    ggml_tensor* start_;                            // F32 {1}: 1 in the first run of a stream, else 0
+    ggml_tensor* codes_;                            // I32 {max frames * codebooks}, codebook by codebook
+    ggml_tensor* latents_;                          // F32 {hidden, max frames}
     std::map<int, std::unique_ptr<Graph>> graphs_;  // by frames
     bool started_ = false;
 };

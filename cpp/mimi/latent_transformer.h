@@ -1,7 +1,8 @@
 // A codec transformer as a stream runs it: latents come in pieces, attention sees the last `window` of them.
 //
-// Keys and values live in a ring of slots, position p in slot p mod capacity. The ring holds the window and the largest piece
-// besides, so that every query of a piece sees its whole window, although the piece is written before it is read.
+// Keys and values live in a ring of slots, position p in slot p mod capacity. The ring holds the window and
+// the largest piece besides, so that every query of a piece sees its whole window, although the piece is
+// written before it is read.
 #pragma once
 
 #include "mimi/config.h"

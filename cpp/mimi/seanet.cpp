@@ -6,12 +6,16 @@ namespace csm {
 
 namespace {
 
-std::vector<ResidualBlock> request_residual(Weights& weights, const MimiConfig& c, const std::string& prefix, int& layer, int channels) {
+constexpr ConvOptions kAfterElu{Activation::elu};
+
+std::vector<ResidualBlock> request_residual(Weights& weights, const MimiConfig& c, const std::string& prefix,
+                                            int& layer, int channels) {
     std::vector<ResidualBlock> blocks;
     const int narrow = channels / c.compress;
     for (int i = 0; i < c.residual_layers; ++i) {
         const std::string block = cat(prefix, layer++, ".block.");
-        blocks.push_back({Conv::request(weights, block + "1.conv", {channels, narrow, c.residual_kernel, 1, c.dilation(i)}),
+        blocks.push_back({Conv::request(weights, block + "1.conv",
+                                        {channels, narrow, c.residual_kernel, 1, c.dilation(i)}),
                           Conv::request(weights, block + "3.conv", {narrow, channels, 1})});
     }
     return blocks;
@@ -29,7 +33,8 @@ Seanet Seanet::request_encoder(Weights& weights, const MimiConfig& c) {
         const int channels = c.channels(i + 1);
         stage.residual = request_residual(weights, c, prefix, layer, channels);
         ++layer;  // an activation
-        stage.resample = Conv::request(weights, cat(prefix, layer++, ".conv"), {channels, c.channels(i), 2 * c.ratios[i], c.ratios[i]});
+        stage.resample = Conv::request(weights, cat(prefix, layer++, ".conv"),
+                                       {channels, c.channels(i), 2 * c.ratios[i], c.ratios[i]});
         net.stages.push_back(std::move(stage));
     }
     ++layer;
@@ -46,7 +51,8 @@ Seanet Seanet::request_decoder(Weights& weights, const MimiConfig& c) {
         ++layer;  // an activation
         Stage stage;
         const int channels = c.channels(i + 1);
-        stage.resample = Conv::request_transposed(weights, cat(prefix, layer++, ".conv"), {c.channels(i), channels, 2 * c.ratios[i], c.ratios[i]});
+        stage.resample = Conv::request_transposed(weights, cat(prefix, layer++, ".conv"),
+                                                  {c.channels(i), channels, 2 * c.ratios[i], c.ratios[i]});
         stage.residual = request_residual(weights, c, prefix, layer, channels);
         net.stages.push_back(std::move(stage));
     }
@@ -70,22 +76,24 @@ void Seanet::add_states(ConvStates& states) const {
     states.add(last);
 }
 
-ggml_tensor* build_seanet_encoder(Graph& graph, const Seanet& net, const ConvStates& states, ggml_tensor* samples) {
+ggml_tensor* build_seanet_encoder(Graph& graph, const Seanet& net, const ConvStates& states,
+                                  ggml_tensor* samples) {
     ggml_tensor* x = build_conv(graph, net.first, states, samples);
     for (const auto& stage : net.stages) {
         for (const auto& block : stage.residual) x = build_residual(graph, block, states, x);
-        x = build_conv(graph, stage.resample, states, x, Activation::elu);
+        x = build_conv(graph, stage.resample, states, x, kAfterElu);
     }
-    return build_conv(graph, net.last, states, x, Activation::elu);
+    return build_conv(graph, net.last, states, x, kAfterElu);
 }
 
-ggml_tensor* build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states, ggml_tensor* latents) {
+ggml_tensor* build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states,
+                                  ggml_tensor* latents) {
     ggml_tensor* x = build_conv(graph, net.first, states, latents);
     for (const auto& stage : net.stages) {
-        x = build_conv(graph, stage.resample, states, x, Activation::elu);
+        x = build_conv(graph, stage.resample, states, x, kAfterElu);
         for (const auto& block : stage.residual) x = build_residual(graph, block, states, x);
     }
-    return build_conv(graph, net.last, states, x, Activation::elu);
+    return build_conv(graph, net.last, states, x, kAfterElu);
 }
 
 }  // namespace csm

@@ -1,4 +1,5 @@
-// SEANet, the convolutional ends of the codec: samples to latents and back, {1, samples} <-> {hidden, latents}.
+// SEANet, the convolutional ends of the codec: samples to latents and back, {1, samples} <-> {hidden,
+// latents}.
 #pragma once
 
 #include "mimi/config.h"
@@ -9,14 +10,15 @@ namespace csm {
 struct Seanet {
     struct Stage {
         Conv resample;
-        std::vector<ResidualBlock> residual;  // at the finer resolution: before the resampling in the encoder, after it in the decoder
+        std::vector<ResidualBlock> residual;  // at the finer resolution: before the resampling in the
+                                              // encoder, after it in the decoder
     };
     Conv first;
     std::vector<Stage> stages;
     Conv last;
 
-    // Requests mimi.encoder.layers.* or mimi.decoder.layers.*, which are numbered as the modules of transformers, activations
-    // included.
+    // Requests mimi.encoder.layers.* or mimi.decoder.layers.*, which are numbered as the modules of
+    // transformers, activations included.
     static Seanet request_encoder(Weights& weights, const MimiConfig& config);
     static Seanet request_decoder(Weights& weights, const MimiConfig& config);
 
@@ -25,9 +27,11 @@ struct Seanet {
 };
 
 // samples {1, n} -> latents {hidden, ceil(n / latent_size)}
-ggml_tensor* build_seanet_encoder(Graph& graph, const Seanet& net, const ConvStates& states, ggml_tensor* samples);
+ggml_tensor* build_seanet_encoder(Graph& graph, const Seanet& net, const ConvStates& states,
+                                  ggml_tensor* samples);
 
 // latents {hidden, n} -> samples {1, n * latent_size}
-ggml_tensor* build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states, ggml_tensor* latents);
+ggml_tensor* build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states,
+                                  ggml_tensor* latents);
 
 }  // namespace csm

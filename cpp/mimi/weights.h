@@ -21,7 +21,9 @@ struct MimiWeights {
     // Describes all tensors; Weights::load() reads them.
     static MimiWeights request(Weights& weights, const MimiConfig& config, bool encoder);
     // Whether the files hold the encoder's tensors.
-    static bool encoder_present(const Weights& weights) { return weights.has("mimi.encoder.layers.0.conv.weight"); }
+    static bool encoder_present(const Weights& weights) {
+        return weights.has("mimi.encoder.layers.0.conv.weight");
+    }
     static size_t max_tensors(const MimiConfig& config);
 };
 

@@ -1,29 +1,29 @@
 // Causal convolutions over time that carry their past from call to call.
 //
-// Activations are {channels, time}: a window of k steps is then k * channels neighbouring floats, so that a convolution is
-// one matrix product with overlapping columns and needs no im2col copy. A transposed convolution with kernel m * stride is
-// the same thing: a convolution over m steps whose output rows, stride times as many, are the next stride steps of the
-// output. It carries inputs, as every convolution does, and no half-finished outputs.
+// Activations are {channels, time}: a window of k steps is then k * channels neighbouring floats, so that a
+// convolution is one matrix product with overlapping columns and needs no im2col copy. A transposed
+// convolution with kernel m * stride is the same thing: a convolution over m steps whose output rows, stride
+// times as many, are the next stride steps of the output. It carries inputs, as every convolution does, and
+// no half-finished outputs.
 #pragma once
 
 #include <map>
 #include <string>
 #include <vector>
 
-#include "runtime/graph.h"
-#include "runtime/weights.h"
+#include "nn/dense.h"
 
 namespace csm {
 
 struct Conv {
-    int in = 0;        // channels
-    int out = 0;       // channels of one output step
-    int kernel = 1;    // input steps a window takes
-    int stride = 1;    // input steps from window to window
-    int dilation = 1;  // input steps from tap to tap
-    int upsample = 1;  // output steps per window
-    ggml_tensor* weight = nullptr;  // F32 {kernel * in, upsample * out}
-    ggml_tensor* bias = nullptr;    // F32 {upsample * out}, or null
+    int in = 0;                   // channels
+    int out = 0;                  // channels of one output step
+    int kernel = 1;               // input steps a window takes
+    int stride = 1;               // input steps from window to window
+    int dilation = 1;             // input steps from tap to tap
+    int upsample = 1;             // output steps per window
+    Dense weight;                 // kernel * in -> upsample * out
+    ggml_tensor* bias = nullptr;  // F32 {upsample * out}, or null
 
     // Past input steps that the first window needs.
     int lookback() const { return (kernel - 1) * dilation + 1 - stride; }
@@ -35,7 +35,8 @@ struct Conv {
     };
     // Requests NAME.weight {kernel, in, out} and NAME.bias {out}.
     static Conv request(Weights& weights, const std::string& name, const Shape& shape);
-    // Requests NAME.weight {kernel, out, in} and NAME.bias {out} of a transposed convolution; kernel must be a multiple of stride.
+    // Requests NAME.weight {kernel, out, in} and NAME.bias {out} of a transposed convolution; kernel must be
+    // a multiple of stride.
     static Conv request_transposed(Weights& weights, const std::string& name, const Shape& shape);
 };
 
@@ -43,7 +44,8 @@ struct Conv {
 struct DepthwiseUpsample {
     int channels = 0;
     int stride = 1;
-    ggml_tensor* weight = nullptr;  // F32 {channels, stride, 2}: taps on the present and on the previous input step
+    ggml_tensor* weight =
+        nullptr;  // F32 {channels, stride, 2}: taps on the present and on the previous input step
 
     // Requests NAME.weight {2 * stride, 1, channels}.
     static DepthwiseUpsample request(Weights& weights, const std::string& name, int channels, int stride);
@@ -74,23 +76,32 @@ class ConvStates {
     std::map<const void*, ggml_tensor*> states_;
 };
 
-enum class Activation { none, elu };
 enum class Padding { zero, replicate };  // what stands in for steps after the end of the stream
 
-// x {in, steps} -> {out, conv.output_steps(steps)}. The activation is applied to x first. If steps is no multiple of the
-// stride, the stream ends here, and the last window is filled up by padding.
-ggml_tensor* build_conv(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
-                        Activation before = Activation::none, Padding padding = Padding::zero);
+struct ConvOptions {
+    Activation before = Activation::none;  // applied to the input
+    Activation after = Activation::none;   // applied to the output
+    ggml_tensor* residual = nullptr;       // added to the output, before the activation
+    Padding padding = Padding::zero;
+};
 
-// Lets a stream begin with copies of the first step of x in place of zeros, if start, F32 {1}, is 1; in later calls of the
-// stream it is 0. To be built before the convolution.
-void build_replicated_past(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x, ggml_tensor* start);
+// x {in, steps} -> {out, conv.output_steps(steps)}. If steps is no multiple of the stride, the stream ends
+// here, and the last window is filled up by padding.
+ggml_tensor* build_conv(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
+                        const ConvOptions& options = {});
+
+// Lets a stream begin with copies of the first step of x in place of zeros, if start, F32 {1}, is 1; in later
+// calls of the stream it is 0. To be built before the convolution.
+void build_replicated_past(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
+                           ggml_tensor* start);
 
 // x {channels, steps} -> {channels, steps}
-ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const ConvStates& states, ggml_tensor* x);
+ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const ConvStates& states,
+                            ggml_tensor* x);
 
 // x {channels, steps} -> {channels, steps * stride}
-ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const ConvStates& states, ggml_tensor* x);
+ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const ConvStates& states,
+                            ggml_tensor* x);
 
 // Upper bound of the nodes one build_conv, build_residual or build_upsample creates.
 constexpr size_t kConvNodes = 32;

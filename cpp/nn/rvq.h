@@ -1,5 +1,5 @@
-// Residual vector quantization: a vector is the sum of one entry from each of several codebooks, chosen one after the other,
-// each the nearest to what the earlier ones left over.
+// Residual vector quantization: a vector is the sum of one entry from each of several codebooks, chosen one
+// after the other, each the nearest to what the earlier ones left over.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ namespace csm {
 
 struct Rvq {
     int codebooks = 0;
-    int codes = 0;  // entries of a codebook
+    int codes = 0;                       // entries of a codebook
     ggml_tensor* entries = nullptr;      // F32 {dim, codes * codebooks}
     ggml_tensor* half_norms = nullptr;   // F32 {codes, codebooks}: -|entry|^2 / 2; encoding only
     ggml_tensor* input_proj = nullptr;   // F32 {hidden, dim}; encoding only
@@ -20,18 +20,23 @@ struct Rvq {
     struct Shape {
         int hidden, dim, codes, codebooks;
     };
-    // Requests PREFIX.layers.N.codebook, PREFIX.output_proj.weight and, for encoding, PREFIX.input_proj.weight.
+    // Requests PREFIX.layers.N.codebook, PREFIX.output_proj.weight and, for encoding,
+    // PREFIX.input_proj.weight.
     static Rvq request(Weights& weights, const std::string& prefix, const Shape& shape, bool encoding);
 };
 
-// The vectors {hidden, frames} of I32 rows {frames * q}, codebook by codebook: entry n * frames + t is the row of `entries`,
-// n * codes + code, that frame t has from codebook n. Fewer codebooks than there are give a coarser vector.
+// The vectors {hidden, frames} of I32 rows {frames * q}, codebook by codebook: entry n * frames + t is the
+// row of `entries`, n * codes + code, that frame t has from codebook n. Fewer codebooks than there are give a
+// coarser vector.
 ggml_tensor* build_rvq_decode(ggml_context* ctx, const Rvq& rvq, ggml_tensor* rows, int64_t frames);
 
-// Nearest codes of x {hidden, frames}, written to `codes` I32 {frames, codebooks}; between equally near ones the lowest.
+// Nearest codes of x {hidden, frames}, written to `codes` I32 {frames, codebooks}; between equally near ones
+// the lowest.
 void build_rvq_encode(Graph& graph, const Rvq& rvq, ggml_tensor* x, ggml_tensor* codes);
 
 // Upper bound of the nodes that build_rvq_encode creates.
-inline size_t rvq_encode_nodes(int codebooks) { return 4 + 10 * static_cast<size_t>(codebooks); }
+inline size_t rvq_encode_nodes(int codebooks) {
+    return 4 + 10 * static_cast<size_t>(codebooks);
+}
 
 }  // namespace csm

@@ -1,0 +1,108 @@
+#include "nn/gemm.h"
+
+#include <algorithm>
+
+namespace csm {
+
+int64_t gemm_packed_size(int64_t in, int64_t out) {
+    if (out < kGemmNarrow) return in * out;
+    return (out + kGemmPanel - 1) / kGemmPanel * kGemmPanel * in;
+}
+
+void gemm_pack(const float* weights, int64_t in, int64_t out, float* packed) {
+    if (out < kGemmNarrow) {
+        std::copy(weights, weights + in * out, packed);
+        return;
+    }
+    for (int64_t first = 0; first < out; first += kGemmPanel) {
+        for (int64_t k = 0; k < in; ++k) {
+            for (int64_t o = first; o < first + kGemmPanel; ++o)
+                *packed++ = o < out ? weights[o * in + k] : 0.0f;
+        }
+    }
+}
+
+#if defined(__GNUC__)
+
+namespace {
+
+#if defined(__x86_64__) || defined(__i386__)
+
+#define CSM_DO_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define CSM_TARGET(features) \
+    CSM_DO_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define CSM_TARGET_END CSM_DO_PRAGMA(clang attribute pop)
+#else
+#define CSM_TARGET(features) CSM_DO_PRAGMA(GCC push_options) CSM_DO_PRAGMA(GCC target(features))
+#define CSM_TARGET_END CSM_DO_PRAGMA(GCC pop_options)
+#endif
+
+CSM_TARGET("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+namespace avx512 {
+#define CSM_LANES 16
+#define CSM_VECTORS 2
+#define CSM_ROWS 12
+#include "nn/gemm_kernel.h"
+}  // namespace avx512
+CSM_TARGET_END
+
+CSM_TARGET("avx2,fma")
+namespace avx2 {
+#define CSM_LANES 8
+#define CSM_VECTORS 2
+#define CSM_ROWS 6
+#include "nn/gemm_kernel.h"
+}  // namespace avx2
+CSM_TARGET_END
+
+#endif
+
+namespace baseline {
+#define CSM_LANES 4
+#define CSM_VECTORS 2
+#if defined(__aarch64__)
+#define CSM_ROWS 12  // 32 registers
+#else
+#define CSM_ROWS 6
+#endif
+#include "nn/gemm_kernel.h"
+}  // namespace baseline
+
+struct Kernels {
+    void (*run)(const Gemm&, int, int) = baseline::run;
+    void (*elu)(const float*, int64_t, float*) = baseline::elu_array;
+};
+
+Kernels pick_kernels() {
+    Kernels kernels;
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("fma")) {
+        return {avx512::run, avx512::elu_array};
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {avx2::run, avx2::elu_array};
+#endif
+    return kernels;
+}
+
+const Kernels& kernels() {
+    static const Kernels picked = pick_kernels();
+    return picked;
+}
+
+}  // namespace
+
+void gemm(const Gemm& job, int thread, int threads) {
+    kernels().run(job, thread, threads);
+}
+
+void elu(const float* x, int64_t n, float* y) {
+    kernels().elu(x, n, y);
+}
+
+#endif
+
+}  // namespace csm
