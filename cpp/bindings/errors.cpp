@@ -12,11 +12,11 @@ void register_errors(py::module_& m) {
         try {
             if (p) std::rethrow_exception(p);
         } catch (const FormatError& e) {
-            py::set_error(format_error, e.what());
+            py::set_error(format_error, to_text(e.what()));
         } catch (const BackendError& e) {
-            py::set_error(backend_error, e.what());
+            py::set_error(backend_error, to_text(e.what()));
         } catch (const ArgumentError& e) {
-            py::set_error(PyExc_ValueError, e.what());
+            py::set_error(PyExc_ValueError, to_text(e.what()));
         }
     });
 }

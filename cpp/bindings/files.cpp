@@ -16,8 +16,7 @@ py::object to_python(const GgufFile::Value& value) {
         [](const auto& v) -> py::object {
             using T = std::decay_t<decltype(v)>;
             if constexpr (std::is_same_v<T, std::string>) {
-                return py::reinterpret_steal<py::object>(
-                    PyUnicode_DecodeUTF8(v.data(), static_cast<py::ssize_t>(v.size()), "replace"));
+                return to_text(v);
             } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
                 py::list out;
                 for (const auto& s : v) out.append(py::bytes(s));
@@ -32,13 +31,13 @@ py::object to_python(const GgufFile::Value& value) {
 py::dict gguf_info(const std::string& path) {
     const GgufFile file(path);
     py::dict metadata;
-    for (const auto& [key, value] : file.metadata()) metadata[py::str(key)] = to_python(value);
+    for (const auto& [key, value] : file.metadata()) metadata[to_text(key)] = to_python(value);
     py::list tensors;
     for (const auto& t : file.tensors()) {
         py::list shape;
         for (int d = t.n_dims - 1; d >= 0; --d) shape.append(t.ne[static_cast<size_t>(d)]);
         py::dict entry;
-        entry["name"] = t.name;
+        entry["name"] = to_text(t.name);
         entry["type"] = ggml_type_name(t.type);
         entry["shape"] = py::tuple(shape);
         entry["bytes"] = t.n_bytes;
@@ -92,7 +91,10 @@ py::array_t<uint8_t> quantize(const Array<float>& values, const std::string& nam
             if (!ggml_is_quantized(type) && type != GGML_TYPE_F16 && type != GGML_TYPE_BF16) {
                 throw ArgumentError(cat("type '", name, "' cannot hold weights"));
             }
-            ggml_quantize_chunk(type, data, out.data(), 0, rows, columns, nullptr);
+            // With importances, even equal ones, ggml searches the scale of a block for the smallest error;
+            // without, it takes the largest value's. It asks for none where there is nothing to search.
+            const std::vector<float> equal(static_cast<size_t>(columns), 1.0f);
+            ggml_quantize_chunk(type, data, out.data(), 0, rows, columns, equal.data());
         }
     }
     return to_array(std::move(out), {rows, static_cast<py::ssize_t>(row)});

@@ -30,7 +30,7 @@ py::dict config(const Model& model) {
     py::dict out;
     out["layout"] = model.checkpoint().layout;
     if (model.checkpoint().main->has("general.name"))
-        out["general.name"] = model.checkpoint().main->str("general.name");
+        out["general.name"] = to_text(model.checkpoint().main->str("general.name"));
     out["csm.codebooks"] = c.codebooks;
     out["csm.codes"] = c.codes;
     out["csm.audio_vocab_size"] = c.audio_vocab;
@@ -68,7 +68,7 @@ py::dict tokenizer(const Model& model) {
     out["merges"] = bytes("tokenizer.ggml.merges");
     out["token_type"] = file.has("tokenizer.ggml.token_type") ? file.u32_array("tokenizer.ggml.token_type")
                                                               : std::vector<uint32_t>();
-    out["pre"] = file.has("tokenizer.ggml.pre") ? file.str("tokenizer.ggml.pre") : std::string();
+    out["pre"] = to_text(file.has("tokenizer.ggml.pre") ? file.str("tokenizer.ggml.pre") : std::string());
     out["bos"] = model.csm().bos;
     out["eos"] = model.csm().eos;
     return out;
@@ -91,7 +91,7 @@ void register_model(py::module_& m) {
         .def_property_readonly("threads", [](const Model& model) { return model.device()->threads(); })
         .def_property_readonly("weight_bytes", &Model::weight_bytes)
         .def("__repr__", [](const Model& model) {
-            return "<Model " + model.checkpoint().main->path() + " on " + model.device()->name() + ">";
+            return to_text("<Model " + model.checkpoint().main->path() + " on " + model.device()->name() + ">");
         });
 }
 

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <string>
 #include <vector>
 
 namespace csm {
@@ -14,6 +15,12 @@ namespace py = pybind11;
 // Arrays are taken in C order; others are converted by numpy.
 template <typename T>
 using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+// Text of a file or a path need not be UTF-8; what is not becomes U+FFFD instead of a UnicodeDecodeError.
+inline py::str to_text(const std::string& text) {
+    return py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+}
 
 void register_errors(py::module_& m);
 void register_backend(py::module_& m);

@@ -1,6 +1,7 @@
 // The files of llama.cpp pull request #12648: two language models that share no names with ours, and a codec
 // file without any hyper-parameter. What the files do not state is derived from tensor shapes, and is Mimi's
 // or csm-1b's own otherwise.
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -34,6 +35,9 @@ constexpr std::array<std::pair<const char*, const char*>, 14> kCodecNames{{
 bool starts_with(const std::string& text, const std::string& prefix) {
     return text.rfind(prefix, 0) == 0;
 }
+
+// Larger dimensions than this are no codec's, and would not fit into the numbers of its configuration.
+constexpr int64_t kMaxSize = 1 << 20;
 
 class LlamaCsmLayout : public TensorSource {
  public:
@@ -112,8 +116,33 @@ MimiConfig derive_codec(const GgufFile& file) {
         return n;
     };
     const auto size = [&](const std::string& name, size_t dim) {
-        return static_cast<int>(require(file, name).ne[dim]);
+        const int64_t n = require(file, name).ne[dim];
+        if (n > kMaxSize)
+            throw FormatError(cat(file.path(), ": tensor '", name, "' has a dimension of ", n,
+                                  ", expected at most ", kMaxSize));
+        return static_cast<int>(n);
     };
+    const auto decoder_layer = [](int n, const char* rest) { return cat("decoder.layers.", n, rest); };
+
+    // a stage is an ELU, a transposed convolution of twice its ratio and residual blocks; an ELU and a
+    // convolution to one channel follow the last stage
+    c.kernel = size("decoder.layers.0.conv.weight", 0);
+    c.ratios.clear();
+    int layer = 2;
+    while (file.find(decoder_layer(layer + 1, ".block.1.conv.weight")) != nullptr) {
+        c.ratios.push_back(size(decoder_layer(layer, ".conv.weight"), 0) / 2);
+        c.residual_layers = 0;
+        for (++layer; file.find(decoder_layer(layer, ".block.1.conv.weight")) != nullptr; ++layer) {
+            const std::string block = decoder_layer(layer, ".block.1.conv.weight");
+            c.residual_kernel = size(block, 0);
+            c.compress = std::max(1, size(block, 1) / std::max(1, size(block, 2)));
+            ++c.residual_layers;
+        }
+        ++layer;
+    }
+    c.last_kernel = size(decoder_layer(layer, ".conv.weight"), 0);
+    c.num_filters = size(decoder_layer(layer, ".conv.weight"), 1);
+
     c.hidden = size("downsample.conv.weight", 2);
     c.resample_stride = size("downsample.conv.weight", 0) / 2;
     c.transformer.width = c.hidden;

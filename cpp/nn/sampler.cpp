@@ -25,8 +25,7 @@ int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float 
     z.resize(static_cast<size_t>(n));
     order.resize(static_cast<size_t>(n));
     for (int i = 0; i < n; ++i) {
-        const float scaled = logits[i] / s.temperature;
-        z[static_cast<size_t>(i)] = std::isnan(scaled) ? -std::numeric_limits<float>::infinity() : scaled;
+        z[static_cast<size_t>(i)] = std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
     }
     std::iota(order.begin(), order.end(), 0);
     const auto before = [&z = z](int32_t a, int32_t b) {
@@ -37,12 +36,16 @@ int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float 
     if (k < n) std::nth_element(order.begin(), order.begin() + k, order.end(), before);
     std::sort(order.begin(), order.begin() + k, before);
 
-    // cumulated, unnormalised softmax mass in the order of the candidates
-    mass.resize(static_cast<size_t>(k));
     const double top = z[static_cast<size_t>(order[0])];
+    if (std::isinf(top)) return order[0];
+
+    // cumulated, unnormalised softmax mass in the order of the candidates; the difference is taken before the
+    // division, since a logit over a tiny temperature is too large for a float
+    mass.resize(static_cast<size_t>(k));
+    const auto temperature = static_cast<double>(s.temperature);
     double total = 0.0;
     for (size_t i = 0; i < mass.size(); ++i) {
-        total += std::exp(static_cast<double>(z[static_cast<size_t>(order[i])]) - top);
+        total += std::exp((static_cast<double>(z[static_cast<size_t>(order[i])]) - top) / temperature);
         mass[i] = total;
     }
     auto end = mass.end();

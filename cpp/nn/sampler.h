@@ -3,10 +3,9 @@
 // The definition (for logits l over the codes the codec knows, temperature T, top_k k, top_p p, uniform
 // number u):
 //   T = 0:  the code with the largest logit, the lowest on ties.
-//   else:   order the codes by l / T descending, lower codes first on ties; keep the first k (0 = all); of
-//   those keep the
-//           shortest prefix whose softmax mass reaches p (1 = all); draw the first code at which the
-//           cumulated softmax mass of what is left passes u.
+//   else:   order the codes by l descending, lower codes first on ties; keep the first k (0 = all); of those
+//           keep the shortest prefix whose softmax mass of l / T reaches p (1 = all); draw the first code at
+//           which the cumulated softmax mass of what is left passes u.
 // Everything depends on one row of logits and its own settings only.
 #pragma once
 
@@ -26,7 +25,7 @@ struct SamplerSettings {
 
 // Working memory of a draw, kept from call to call.
 struct SamplerScratch {
-    std::vector<float> scaled;
+    std::vector<float> logits;
     std::vector<int32_t> order;
     std::vector<double> mass;
 };
