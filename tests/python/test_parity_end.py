@@ -44,7 +44,7 @@ def silence_depth(tensors: Tensors) -> None:
 def load(folder: Path, change: Any) -> CSM:
     out = folder / "model.gguf"
     convert(write_checkpoint(PLAIN4, folder / "checkpoint", change=change), out, type="f32")
-    return CSM.from_pretrained(out)
+    return CSM.from_pretrained(out, device="cpu", threads=1)
 
 
 def test_first_frame_ends_it(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ SINGLE32 = Recipe(
 # more than 600 positions, 32 codebooks of 2051 codes, and Mimi's own ratios, kernels and window of 250 latents.
 WIDE = Recipe(
     "wide",
-    seed=44,
+    seed=48,
     config=_config(
         codebooks=32,
         codebook_size=2048,
