@@ -99,7 +99,7 @@ void run_join(ggml_tensor* dst, int ith, int nth, void*) {
         const int64_t n = ggml_nelements(part), first = n * ith / nth, count = n * (ith + 1) / nth - first;
         const float* from = static_cast<const float*>(part->data) + first;
         if (activation == Activation::elu && part == parts[1]) {
-            elu(from, count, to + first);
+            gemm_kernels().front().elu(from, count, to + first);
         } else {
             std::copy(from, from + count, to + first);
         }

@@ -48,7 +48,7 @@ void run_gemm(ggml_tensor* dst, int ith, int nth, void*) {
     job.residual = data(dst->src[3]);
     job.y = static_cast<float*>(dst->data);
     job.elu = activation == Activation::elu;
-    gemm(job, ith, nth);
+    gemm_kernels().front().gemm(job, ith, nth);
 }
 
 }  // namespace

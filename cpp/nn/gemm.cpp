@@ -69,40 +69,31 @@ namespace baseline {
 #include "nn/gemm_kernel.h"
 }  // namespace baseline
 
-struct Kernels {
-    void (*run)(const Gemm&, int, int) = baseline::run;
-    void (*elu)(const float*, int64_t, float*) = baseline::elu_array;
-};
-
-Kernels pick_kernels() {
-    Kernels kernels;
+std::vector<GemmKernels> usable_kernels() {
+    std::vector<GemmKernels> usable;
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("fma")) {
-        return {avx512::run, avx512::elu_array};
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {avx2::run, avx2::elu_array};
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        usable.push_back({"avx512", avx512::run, avx512::elu_array});
+    if (has_avx2) usable.push_back({"avx2", avx2::run, avx2::elu_array});
 #endif
-    return kernels;
-}
-
-const Kernels& kernels() {
-    static const Kernels picked = pick_kernels();
-    return picked;
+    usable.push_back({"baseline", baseline::run, baseline::elu_array});
+    return usable;
 }
 
 }  // namespace
 
-void gemm(const Gemm& job, int thread, int threads) {
-    kernels().run(job, thread, threads);
-}
-
-void elu(const float* x, int64_t n, float* y) {
-    kernels().elu(x, n, y);
-}
-
 #endif
+
+const std::vector<GemmKernels>& gemm_kernels() {
+#if defined(__GNUC__)
+    static const std::vector<GemmKernels> kernels = usable_kernels();
+#else
+    static const std::vector<GemmKernels> kernels;
+#endif
+    return kernels;
+}
 
 }  // namespace csm

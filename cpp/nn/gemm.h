@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace csm {
 
@@ -38,10 +39,16 @@ struct Gemm {
     bool elu;               // applied last
 };
 
-// The share of thread `thread` of `threads`; the shares together are the product.
-void gemm(const Gemm& job, int thread, int threads);
+// The kernels for one instruction set.
+struct GemmKernels {
+    const char* name;
+    // The share of thread `thread` of `threads`; the shares together are the product.
+    void (*gemm)(const Gemm& job, int thread, int threads);
+    // y[i] = elu(x[i]) = x[i] > 0 ? x[i] : exp(x[i]) - 1
+    void (*elu)(const float* x, int64_t n, float* y);
+};
 
-// y[i] = elu(x[i]) = x[i] > 0 ? x[i] : exp(x[i]) - 1
-void elu(const float* x, int64_t n, float* y);
+// Those that this processor can run, the fastest first; none if kHaveGemm is false.
+const std::vector<GemmKernels>& gemm_kernels();
 
 }  // namespace csm

@@ -1,0 +1,125 @@
+// The F32 products of the codec, for every instruction set that this processor has, against plain loops in
+// double precision.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "check.h"
+#include "nn/gemm.h"
+#include "nn/philox.h"
+
+namespace {
+
+std::vector<float> random(size_t n, uint32_t series) {
+    std::vector<float> values(n);
+    for (size_t i = 0; i < n; ++i)
+        values[i] = 2.0f * csm::uniform(5, static_cast<uint32_t>(i), series) - 1.0f;
+    return values;
+}
+
+struct Product {
+    int64_t in, out, rows, x_step;
+    std::vector<float> x, weights, packed, bias, residual;
+
+    Product(int64_t in, int64_t out, int64_t rows, int64_t x_step)
+        : in(in),
+          out(out),
+          rows(rows),
+          x_step(x_step),
+          x(random(static_cast<size_t>((rows - 1) * x_step + in), 0)),
+          weights(random(static_cast<size_t>(in * out), 1)),
+          packed(static_cast<size_t>(csm::gemm_packed_size(in, out))),
+          bias(random(static_cast<size_t>(out), 2)),
+          residual(random(static_cast<size_t>(out * rows), 3)) {
+        csm::gemm_pack(weights.data(), in, out, packed.data());
+    }
+
+    std::vector<float> run(const csm::GemmKernels& kernels, int threads, bool extras) const {
+        std::vector<float> y(static_cast<size_t>(out * rows), std::numeric_limits<float>::quiet_NaN());
+        const csm::Gemm job{x.data(),
+                            x_step,
+                            rows,
+                            in,
+                            out,
+                            packed.data(),
+                            extras ? bias.data() : nullptr,
+                            extras ? residual.data() : nullptr,
+                            y.data(),
+                            extras};
+        for (int thread = 0; thread < threads; ++thread) kernels.gemm(job, thread, threads);
+        return y;
+    }
+
+    double expected(int64_t row, int64_t o, bool extras) const {
+        double sum = 0.0;
+        for (int64_t k = 0; k < in; ++k)
+            sum += static_cast<double>(x[static_cast<size_t>(row * x_step + k)]) *
+                   weights[static_cast<size_t>(o * in + k)];
+        if (!extras) return sum;
+        sum += bias[static_cast<size_t>(o)];
+        sum += residual[static_cast<size_t>(row * out + o)];
+        return sum > 0.0 ? sum : std::expm1(sum);
+    }
+};
+
+}  // namespace
+
+TEST(products_equal_plain_loops) {
+    // sizes below, at and above the tiles of all instruction sets; rows that overlap, touch and lie apart
+    for (const int64_t out : {1, 3, 7, 8, 17, 32, 33, 70}) {
+        for (const int64_t in : {1, 5, 36, 129}) {
+            for (const int64_t rows : {1, 2, 11, 12, 13, 40}) {
+                for (const int64_t x_step : {int64_t{1}, in, in + 3}) {
+                    const Product product(in, out, rows, x_step);
+                    for (const auto& kernels : csm::gemm_kernels()) {
+                        for (const bool extras : {false, true}) {
+                            const auto y = product.run(kernels, 2, extras);
+                            // a sum of n numbers below 1 is off by less than n roundings of n / 2^24
+                            const double tolerance = 1e-7 * static_cast<double>(in + 4);
+                            for (int64_t row = 0; row < rows; ++row)
+                                for (int64_t o = 0; o < out; ++o)
+                                    CHECK_NEAR(y[static_cast<size_t>(row * out + o)],
+                                               product.expected(row, o, extras), tolerance);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST(products_do_not_depend_on_threads_or_rows) {
+    const Product large(160, 600, 50, 64);  // weights above the size at which panels come first
+    const Product small(64, 70, 50, 64);
+    for (const Product* product : {&large, &small}) {
+        for (const auto& kernels : csm::gemm_kernels()) {
+            const auto whole = product->run(kernels, 1, true);
+            for (const int threads : {2, 3, 7}) CHECK(product->run(kernels, threads, true) == whole);
+            Product one = *product;
+            one.rows = 1;
+            const auto first = one.run(kernels, 1, true);
+            CHECK(std::equal(first.begin(), first.end(), whole.begin()));
+        }
+    }
+}
+
+TEST(elu_is_exact_to_rounding) {
+    std::vector<float> x;
+    for (float size = 1e-30f; size < 200.0f; size *= 1.01f) {
+        x.push_back(size);
+        x.push_back(-size);
+    }
+    x.insert(x.end(), {0.0f, -0.0f, -std::numeric_limits<float>::infinity(), 1e30f, -1e30f});
+    for (const auto& kernels : csm::gemm_kernels()) {
+        std::vector<float> y(x.size());
+        kernels.elu(x.data(), static_cast<int64_t>(x.size()), y.data());
+        for (size_t i = 0; i < x.size(); ++i) {
+            const double expected = x[i] > 0.0f ? x[i] : std::expm1(static_cast<double>(x[i]));
+            CHECK_NEAR(y[i], expected, 2.4e-7 * std::fabs(expected));
+        }
+        float nan = std::numeric_limits<float>::quiet_NaN();
+        kernels.elu(&nan, 1, &nan);
+        CHECK(std::isnan(nan));
+    }
+}
