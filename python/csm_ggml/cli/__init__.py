@@ -16,7 +16,17 @@ from collections.abc import Sequence
 
 from csm_ggml.cli.common import PROGRAM, UsageError
 
-COMMANDS = ("speak", "convert", "quantize", "make_random", "info", "decode", "encode", "doctor")
+COMMANDS = (
+    "speak",
+    "convert",
+    "quantize",
+    "make_random",
+    "info",
+    "decode",
+    "encode",
+    "bench",
+    "doctor",
+)
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2

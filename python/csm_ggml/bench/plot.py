@@ -1,0 +1,49 @@
+"""Codes per second and real-time factor against the batch, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from csm_ggml.bench.report import type_label
+
+_SIZE = (10, 4.5)  # inches
+_DOTS_PER_INCH = 150
+
+
+def save_plot(document: dict[str, Any], path: str | Path) -> None:
+    """Draw the rows of a document of results; the format is that of the file's name.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If matplotlib does not know the format.
+    """
+    # Not through pyplot: that would look for a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    speed, factor = figure.subplots(1, 2)
+    rows = document["rows"]
+    for label in dict.fromkeys(type_label(row) for row in rows):
+        own = sorted((row for row in rows if type_label(row) == label), key=lambda r: r["batch"])
+        batches = [row["batch"] for row in own]
+        speed.plot(batches, [row["codes_per_second"] for row in own], marker="o", label=label)
+        factor.plot(batches, [row["rtf"] for row in own], marker="o", label=label)
+    batches = sorted({row["batch"] for row in rows})
+    # Each utterance is heard at so many codes per second.
+    heard = rows[0]["codes_per_second"] * rows[0]["rtf"] / rows[0]["batch"]
+    speed.plot(batches, [heard * batch for batch in batches], "k--", label="real time")
+    factor.axhline(1, color="k", linestyle="--", label="real time")
+    speed.set_ylabel("codes per second, all utterances")
+    factor.set_ylabel("real-time factor of each utterance")
+    for axes in (speed, factor):
+        axes.set_xlabel("utterances side by side")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(batches, [str(batch) for batch in batches])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    machine, settings = document["machine"], document["settings"]
+    figure.suptitle(f"{machine['cpu']}, {settings['threads']} threads, {settings['device']}")
+    figure.savefig(path, dpi=_DOTS_PER_INCH)

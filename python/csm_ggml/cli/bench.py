@@ -1,0 +1,185 @@
+"""`csm-ggml bench`: how fast a model speaks here, and how fast this machine could at best."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csm_ggml.cli.common import Subparsers, UsageError, check_output_folder, positive, tell
+
+if TYPE_CHECKING:
+    from csm_ggml.bench.runner import Configuration
+
+_DEFAULT_TYPE = "q4_0"
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure speed and memory",
+        description="Measure speed, memory and the least time that memory allows, with random "
+        "weights of full size made on the spot, or with a model.",
+        epilog="Let nothing else run meanwhile. Configurations are measured in turns.",
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-m", "--model", help="as --model of speak, instead of random weights")
+    group.add_argument(
+        "--synthetic",
+        default="csm-1b",
+        metavar="PRESET",
+        help="sizes of the random weights: csm-1b or tiny (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--type",
+        type=_list,
+        help=f"of the random weights: q4_0,q8_0,... (default: {_DEFAULT_TYPE})",
+    )
+    parser.add_argument("--depth-type", help="of their depth decoder (default: as --type)")
+    parser.add_argument(
+        "--batch",
+        type=_positive_list,
+        default=[1, 4, 16],
+        help="utterances side by side: 1,4,16 by default",
+    )
+    parser.add_argument(
+        "--threads", type=positive, help="CPU threads (default: physical cores that may be used)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="as `csm-ggml doctor` lists it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--frames",
+        type=positive,
+        default=60,
+        help="to time for each type and batch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive,
+        default=3,
+        help="turns in which they are timed, each in a new process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--contention",
+        action="store_true",
+        help="also measure while another process keeps one core busy",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the results here, too")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw codes per second and real-time factor: .png, .svg, ..."
+    )
+    parser.add_argument(
+        "--work-dir", help="where random weights are kept (default: the cache of `csm-ggml doctor`)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, write."""
+    _check(args)
+    from csm_ggml.bench import machine
+    from csm_ggml.bench.report import format_report
+    from csm_ggml.bench.rows import make_row
+    from csm_ggml.bench.runner import measure
+    from csm_ggml.threads import default_threads
+
+    described = machine.describe()
+    configurations = _of_model(args) if args.model else _of_random_weights(args)
+    # Asked for late: making random weights is work, too.
+    load = machine.load_average()
+    if load is not None and load > machine.QUIET_LOAD:
+        tell(f"load average {load:.1f}: other processes ran just now; if they still do, it shows")
+    started = datetime.datetime.now(datetime.timezone.utc)
+    measured = measure(
+        configurations,
+        device=args.device,
+        threads=args.threads or default_threads(),
+        frames=args.frames,
+        rounds=args.rounds,
+        contention=args.contention,
+        on_start=lambda turn, what: tell(
+            f"round {turn + 1} of {min(args.rounds, args.frames)}: {what}"
+        ),
+    )
+    rows = [make_row(one) for one in measured]
+    document = {
+        "machine": described,
+        "settings": {
+            "model": args.model or f"random weights, {args.synthetic}",
+            "device": rows[0]["device"],
+            "threads": rows[0]["threads"],
+            "frames": args.frames,
+            "rounds": min(args.rounds, args.frames),
+            "contention": args.contention,
+            "started": started.isoformat(timespec="seconds"),
+            "load_average_before": load,
+            "load_average_after": machine.load_average(),
+        },
+        "rows": rows,
+    }
+    print(format_report(document))
+    if args.json:
+        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    if args.plot:
+        from csm_ggml.bench.plot import save_plot
+
+        save_plot(document, args.plot)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Find out what cannot work before measuring for minutes."""
+    if args.model and (args.type or args.depth_type or args.work_dir):
+        raise UsageError("--type, --depth-type and --work-dir are for random weights, not --model")
+    for path in (args.json, args.plot):
+        if path:
+            check_output_folder(path)
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError('--plot needs matplotlib: pip install "csm-ggml[plot]"')
+    if args.plot and not Path(args.plot).suffix:
+        raise UsageError(f"--plot {args.plot}: expected a name with an ending such as .png")
+
+
+def _of_model(args: argparse.Namespace) -> list[Configuration]:
+    from csm_ggml import hub
+    from csm_ggml.bench.floor import dominant_types
+    from csm_ggml.bench.runner import Configuration
+
+    files = hub.resolve(args.model).paths
+    backbone, depth = dominant_types(files)
+    return [Configuration(files, backbone, depth, batch) for batch in args.batch]
+
+
+def _of_random_weights(args: argparse.Namespace) -> list[Configuration]:
+    from csm_ggml import hub
+    from csm_ggml.bench.runner import Configuration
+    from csm_ggml.bench.synthetic import make_synthetic, synthetic_path
+
+    folder = Path(args.work_dir) if args.work_dir else hub.user_cache()
+    types = args.type or [_DEFAULT_TYPE]
+    paths = [synthetic_path(folder, args.synthetic, type, args.depth_type) for type in types]
+    for path, type in zip(paths, types, strict=True):
+        if not path.exists():
+            tell(f"making random weights, kept for the next time: {path}")
+            make_synthetic(path, args.synthetic, type, args.depth_type)
+    return [
+        Configuration((path,), type, args.depth_type or type, batch)
+        for path, type in zip(paths, types, strict=True)
+        for batch in args.batch
+    ]
+
+
+def _list(text: str) -> list[str]:
+    """Comma-separated values, each once, in lower case."""
+    values = [value.strip().lower() for value in text.split(",")]
+    if not all(values):
+        raise argparse.ArgumentTypeError(f"expected values with commas between, got {text!r}")
+    return list(dict.fromkeys(values))
+
+
+def _positive_list(text: str) -> list[int]:
+    return [positive(value) for value in _list(text)]

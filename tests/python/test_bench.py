@@ -1,0 +1,336 @@
+"""`csm-ggml bench`: what its numbers mean, that configurations take turns, and what it refuses."""
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import write_llama_csm
+from csm_ggml import _core
+from csm_ggml.bench import runner
+from csm_ggml.bench.floor import dominant_types, frame_bytes
+from csm_ggml.bench.rows import make_row
+from csm_ggml.bench.runner import BenchmarkError, Configuration, Measured, measure
+from csm_ggml.bench.session import PROMPT_ROWS, Samples, Session
+from csm_ggml.bench.synthetic import synthetic_path
+from csm_ggml.bench.worker import Job, Result
+from csm_ggml.cli import main
+from csm_ggml.convert import make_random
+
+HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+TINY = ["bench", "--synthetic", "tiny", "--device", "cpu", "--threads", "1"]
+
+PROMISED = [
+    "type",
+    "batch",
+    "threads",
+    "device",
+    "ms_per_frame",
+    "codes_per_second",
+    "rtf",
+    "lm_ms_per_frame",
+    "mimi_ms_per_frame",
+    "prefill_rows_per_second",
+    "time_to_first_audio_ms",
+    "peak_rss_mb",
+    "floor_ms",
+    "read_bandwidth_gbs",
+]
+
+
+@pytest.fixture(autouse=True)
+def _quick_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "BANDWIDTH_BYTES", 1 << 20)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
+    return out
+
+
+def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    arguments = [*TINY, "--type", "f32,Q8_0", "--batch", "1,3", "--frames", "5", "--rounds", "2"]
+    arguments += ["--work-dir", str(tmp_path / "work"), "--contention"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    printed, told = capsys.readouterr()
+
+    document = json.loads(out.read_text())
+    rows = document["rows"]
+    assert [(row["type"], row["batch"]) for row in rows] == [
+        ("f32", 1),
+        ("f32", 3),
+        ("q8_0", 1),
+        ("q8_0", 3),
+    ]
+    for row in rows:
+        assert set(PROMISED) <= row.keys()
+        assert row["frames"] == 5
+        assert (row["threads"], row["device"]) == (1, "CPU")
+        numbers = {key: row[key] for key in PROMISED if key not in ("type", "device")}
+        if sys.platform == "win32":
+            assert numbers.pop("peak_rss_mb") is None
+        assert all(value > 0 for value in numbers.values())
+        assert row["ms_per_frame_min"] <= row["ms_per_frame"] <= row["ms_per_frame_max"]
+        assert row["contention_ratio"] == row["contended_ms_per_frame"] / row["ms_per_frame"]
+        assert row["floor_ms"] == pytest.approx(row["frame_mb"] / row["read_bandwidth_gbs"])
+    assert document["machine"]["ggml"] == _core.ggml_version
+    assert document["settings"]["model"] == "random weights, tiny"
+
+    lines = printed.splitlines()
+    assert sum(line.startswith("| f32 ") for line in lines) == 4
+    assert sum(line.startswith("| q8_0 ") for line in lines) == 4
+    assert len({len(line) for line in lines if line.startswith("| f32 ")}) == 2
+    rounds = [line for line in told.splitlines() if ": round " in line]
+    assert len(rounds) == 8
+    assert rounds[:4] == [line.replace("round 2", "round 1") for line in reversed(rounds[4:])]
+
+
+def test_random_weights_are_made_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CSM_GGML_CACHE", str(tmp_path))
+    arguments = [*TINY, "--type", "q4_0", "--batch", "1", "--frames", "1"]
+    assert main(arguments) == 0
+    path = synthetic_path(tmp_path, "tiny", "q4_0")
+    assert str(path) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+    written = path.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert "random weights" not in capsys.readouterr().err
+    assert path.stat().st_mtime_ns == written
+
+
+def test_the_name_of_random_weights_holds_what_they_depend_on(tmp_path: Path) -> None:
+    given = [
+        ("tiny", "q4_0", None),
+        ("tiny", "q4_0", "q8_0"),
+        ("tiny", "q8_0", None),
+        ("csm-1b", "q4_0", None),
+    ]
+    assert len({synthetic_path(tmp_path, *one) for one in given}) == len(given)
+    with pytest.raises(ValueError, match="no preset 'huge', expected one of tiny, csm-1b"):
+        synthetic_path(tmp_path, "huge", "q4_0")
+
+
+def test_bytes_of_a_frame(tiny: Path) -> None:
+    """By hand, from the sizes of the preset (F32: 4 bytes a weight)."""
+    assert dominant_types([tiny]) == ("f32", "f32")
+    codebooks, codes = 8, 131
+
+    def layer(width: int, hidden: int, heads: int, kv_heads: int, head: int) -> int:
+        attention = width * head * (2 * heads + 2 * kv_heads)
+        return attention + 3 * width * hidden + 2 * width
+
+    backbone = 3 * layer(256, 512, 4, 2, 64) + 256 + 64 // 2
+    depth = 2 * layer(128, 256, 4, 2, 32)
+    heads = 256 * codes + (codebooks - 1) * 128 * codes
+    weights = backbone + (codebooks - 1) * (depth + 256 * 128) + heads
+    assert frame_bytes([tiny], codebooks) == 4 * weights
+
+
+def test_bytes_of_a_frame_of_three_files(tmp_path: Path) -> None:
+    """The same layers in llama.cpp's files: pages of heads that no codebook has do not count."""
+    totals = set()
+    for pages in (2, 3):
+        folder = write_llama_csm(tmp_path / str(pages), pages=pages)
+        files = sorted(folder.glob("*.gguf"))
+        assert dominant_types(files) == ("f16", "f16")
+        totals.add(frame_bytes(files, 4))
+    assert len(totals) == 1
+    alone = [path for path in files if "decoder" not in path.name]
+    assert 0 < frame_bytes(alone, 4) < totals.pop()
+
+
+def test_utterances_are_replaced_when_they_are_over(tiny: Path) -> None:
+    session = Session([tiny], device="cpu", threads=1, batch=2)
+    assert session.frame_rate == 12.5
+    session.speak(126)
+    samples = session.samples
+    assert len(samples.lm) == len(samples.mimi) == 126
+    assert len(samples.prompt) == len(samples.first_audio) == 2
+    session.speak(3, contended=True)
+    assert len(samples.lm) == 126
+    assert len(samples.contended) == 3
+
+
+def test_no_room_for_speech(tmp_path: Path) -> None:
+    make_random(
+        tmp_path / "short.gguf",
+        overrides={"csm.context_length": PROMPT_ROWS},
+        progress=False,
+    )
+    with pytest.raises(ValueError, match="context of 16 rows has no room"):
+        Session([tmp_path / "short.gguf"], device="cpu", threads=1)
+
+
+def result(peak: int | None = 10**9, **samples: list[float]) -> Result:
+    return Result(
+        device="CPU",
+        on_cpu=True,
+        threads=2,
+        codebooks=32,
+        frame_rate=12.5,
+        frame_bytes=2 * 10**9,
+        peak_bytes=peak,
+        samples=Samples(**samples),
+    )
+
+
+def configuration(batch: int = 4) -> Configuration:
+    return Configuration((Path("model.gguf"),), "q4_0", "q4_0", batch)
+
+
+def test_what_the_numbers_mean() -> None:
+    timings = result(
+        lm=[0.060, 0.070, 0.080, 0.500],
+        mimi=[0.008, 0.012, 0.010, 0.010],
+        prompt=[0.25, 0.25],
+        first_audio=[0.3],
+        context_row=[0.005],
+        mimi_chunk=[0.003],
+    )
+    row = make_row(Measured(configuration(batch=4), timings, [30e9, 40e9, 50e9]))
+    # Frames of 68, 82, 90 and 510 ms, and 250 ms of prompt spread over 125 frames.
+    assert row["ms_per_frame"] == pytest.approx(88)
+    assert (row["ms_per_frame_min"], row["ms_per_frame_max"]) == pytest.approx((70, 512))
+    assert row["codes_per_second"] == pytest.approx(4 * 32 / 0.088)
+    assert row["rtf"] == pytest.approx(1.1)
+    assert row["lm_ms_per_frame"] == pytest.approx(75)
+    assert row["mimi_ms_per_frame"] == pytest.approx(2.5)
+    assert row["prefill_rows_per_second"] == pytest.approx(200)
+    assert row["time_to_first_audio_ms"] == pytest.approx(300)
+    assert row["peak_rss_mb"] == pytest.approx(1000)
+    assert row["read_bandwidth_gbs"] == pytest.approx(40)
+    assert row["floor_ms"] == pytest.approx(50)
+    assert row["encode_ms_per_frame"] is None
+    assert row["contention_ratio"] is None
+
+
+def test_off_the_cpu_there_is_no_floor() -> None:
+    timings = result(lm=[0.01], mimi=[0.01], prompt=[0.1], first_audio=[0.1], context_row=[0.01])
+    elsewhere = Result(**{**vars(timings), "on_cpu": False, "device": "CUDA0"})
+    row = make_row(Measured(configuration(), elsewhere, [40e9]))
+    assert row["floor_ms"] is None
+    assert row["read_bandwidth_gbs"] is None
+
+
+def test_configurations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Job] = []
+
+    def run(job: Job) -> tuple[Result, list[float]]:
+        jobs.append(job)
+        return result(peak=len(jobs), lm=[float(len(jobs))] * job.frames), [1.0, 2.0]
+
+    monkeypatch.setattr(runner, "_run", run)
+    one, two = configuration(1), configuration(2)
+    measured = measure([one, two], device="cpu", threads=1, frames=10, rounds=3)
+    assert [job.batch for job in jobs] == [1, 2, 2, 1, 1, 2]
+    assert [job.frames for job in jobs if job.batch == 1] == [3, 3, 4]
+    assert [m.configuration for m in measured] == [one, two]
+    assert measured[0].result.samples.lm == [1.0] * 3 + [4.0] * 3 + [5.0] * 4
+    assert [m.result.peak_bytes for m in measured] == [5, 6]
+    assert measured[0].bandwidth == [1.0, 2.0] * 3
+
+
+def test_an_error_names_the_configuration(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "--model", str(tiny), "--batch", "2", "--device", "warp-drive"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("csm-ggml: error: f32, batch 2: ")
+    assert "'warp-drive' is not known" in error
+
+
+def test_a_damaged_model(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(tiny.read_bytes()[:100_000])
+    assert main(["bench", "--model", str(damaged), "--batch", "1"]) == 1
+    assert str(damaged) in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(not shutil.which("false"), reason="needs the POSIX command")
+def test_a_process_that_dies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    one = Configuration((tiny,), "f32", "f32", 1)
+    with pytest.raises(BenchmarkError, match=r"f32, batch 1: .* ended with exit code 1"):
+        measure([one], device="cpu", threads=1, frames=1, rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "x.gguf", "--type", "q4_0"], "are for random weights, not --model"),
+        (["--model", "x.gguf", "--synthetic", "tiny"], "not allowed with"),
+        (["--batch", "1,0"], "at least 1"),
+        (["--batch", "1,,2"], "values with commas between"),
+        (["--json", "nowhere/results.json"], "there is no folder"),
+        (["--plot", "results"], "an ending such as .png"),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _pretend_matplotlib(monkeypatch, there=True)
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--type", "q3"], "type='q3': not a weight type"),
+        (["--synthetic", "huge"], "no preset 'huge'"),
+    ],
+)
+def test_unknown_weights(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments, "--work-dir", str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_plot_without_matplotlib_fails_before_measuring(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend_matplotlib(monkeypatch, there=False)
+    assert main([*TINY, "--plot", "results.png"]) == 2
+    assert 'needs matplotlib: pip install "csm-ggml[plot]"' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not HAS_MATPLOTLIB, reason="needs the extra 'plot'")
+def test_a_plot(tmp_path: Path) -> None:
+    from csm_ggml.bench.plot import save_plot
+
+    rows = [
+        {"type": kind, "depth_type": "q8_0", "batch": n, "codes_per_second": 500.0 * n, "rtf": 0.8}
+        for kind in ("q4_0", "q8_0")
+        for n in (16, 1, 4)
+    ]
+    document: dict[str, Any] = {
+        "machine": {"cpu": "A processor"},
+        "settings": {"threads": 2, "device": "CPU"},
+        "rows": rows,
+    }
+    save_plot(document, tmp_path / "results.png")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _pretend_matplotlib(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
+    find = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> Any:
+        if name == "matplotlib":
+            return find("json") if there else None
+        return find(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
