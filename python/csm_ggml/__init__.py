@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from csm_ggml._core import __version__
     from csm_ggml.audio import Audio, SpokenTurn
+    from csm_ggml.conversation import Conversation
     from csm_ggml.errors import (
         AudioFileError,
         BackendError,
         ContextLengthError,
         ModelFormatError,
         ModelNotFoundError,
+        VoiceFileError,
     )
     from csm_ggml.model import CSM
     from csm_ggml.options import GenerateOptions
     from csm_ggml.segment import Segment
     from csm_ggml.stats import Stats
+    from csm_ggml.voice import Voice
 
 __all__ = [
     "CSM",
@@ -32,12 +35,15 @@ __all__ = [
     "AudioFileError",
     "BackendError",
     "ContextLengthError",
+    "Conversation",
     "GenerateOptions",
     "ModelFormatError",
     "ModelNotFoundError",
     "Segment",
     "SpokenTurn",
     "Stats",
+    "Voice",
+    "VoiceFileError",
     "__version__",
 ]
 
@@ -49,12 +55,15 @@ _HOMES = {
     "AudioFileError": "errors",
     "BackendError": "errors",
     "ContextLengthError": "errors",
+    "Conversation": "conversation",
     "GenerateOptions": "options",
     "ModelFormatError": "errors",
     "ModelNotFoundError": "errors",
     "Segment": "segment",
     "SpokenTurn": "audio",
     "Stats": "stats",
+    "Voice": "voice",
+    "VoiceFileError": "errors",
     "__version__": "_core",
 }
 

@@ -36,8 +36,9 @@ class SpokenTurn:
         text: What is said, normalised.
         start: First frame of the turn in this Audio.
         frames: Frames of the turn in this Audio.
-        finish_reason: "eos" if the model ended the turn, "max_frames" if it was cut; None if it
-            goes on in the next chunk of a stream.
+        finish_reason: "eos" if the model ended the turn; else "max_frames", "silence" or "loop",
+            for the rule that did; None if it goes on in the next chunk of a stream.
+        seed: Of the attempt that was kept, where turns are drawn again; else the request's.
     """
 
     index: int
@@ -46,6 +47,7 @@ class SpokenTurn:
     start: int
     frames: int
     finish_reason: str | None
+    seed: int
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,9 +58,10 @@ class Audio:
         samples: (n,) float32, mono, full scale is 1; the codec may exceed it slightly.
         sample_rate: Samples per second, 24000 for Mimi.
         codes: (frames, codebooks) int32, what the samples were decoded from.
-        finish_reason: "eos" if the model ended every turn itself, "max_frames" if at least one was
-            cut; None for a chunk of a stream that is not the last.
-        seed: What makes the same speech again.
+        finish_reason: "eos" if the model ended every turn itself, else the worst of how its turns
+            ended: "silence", "max_frames" or "loop"; None for a chunk of a stream that is not the
+            last.
+        seed: What makes the same speech again, with the same options.
         turns: Who said what, and where.
         stats: What it cost.
     """

@@ -34,7 +34,7 @@ def batch_options(options: Mapping[str, Any], count: int) -> list[dict[str, Any]
     """
     per_text: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, value in options.items():
-        common = not isinstance(value, Sequence | np.ndarray)
+        common = isinstance(value, str) or not isinstance(value, Sequence | np.ndarray)
         if name == "context" and not common:
             common = len(value) == 0 or isinstance(value[0], Segment)
         if not common and len(value) != count:

@@ -11,6 +11,7 @@ __all__ = [
     "ContextLengthError",
     "ModelFormatError",
     "ModelNotFoundError",
+    "VoiceFileError",
 ]
 
 
@@ -35,3 +36,7 @@ class ModelNotFoundError(FileNotFoundError):
 
 class AudioFileError(ValueError):
     """An audio file cannot be read or written, or holds nothing usable as speech."""
+
+
+class VoiceFileError(ValueError):
+    """A voice file is damaged, incomplete, of a later version or none at all."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,59 +15,37 @@ from csm_ggml import _core, hub
 from csm_ggml.audio import Audio
 from csm_ggml.backends import load_backends
 from csm_ggml.batch import batch_options, batch_seeds
-from csm_ggml.codec import Codec
-from csm_ggml.generation import Engine, Request, check_fits, generate_frames
-from csm_ggml.options import (
-    GenerateOptions,
-    check_count,
-    resolve_length,
-    resolve_sampling,
-    resolve_seed,
-)
-from csm_ggml.pool import Pool
-from csm_ggml.prompt import PromptBuilder, SpokenSegment
-from csm_ggml.segment import Segment
-from csm_ggml.synthesis import ChunkSizes, synthesize
-from csm_ggml.text import check_speaker, parse_turns
+from csm_ggml.conversation import Conversation
+from csm_ggml.errors import ContextLengthError
+from csm_ggml.generation import Request, generate_frames, spoken_codes
+from csm_ggml.loaded import LoadedModel
+from csm_ggml.options import GenerateOptions, check_count
+from csm_ggml.prompt import SpokenSegment
+from csm_ggml.segment import AudioLike, Segment
+from csm_ggml.synthesis import WHOLE, ChunkSizes, synthesize
 from csm_ggml.threads import default_threads
-from csm_ggml.tokenizer import TextTokenizer
+from csm_ggml.voice import Voice, VoiceLike, VoicePrefix
+from csm_ggml.watermark import Watermark
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Frames per call when codes are decoded, and samples are encoded, that exist already: memory stays
-# flat.
-DECODE_FRAMES = 25
-ENCODE_FRAMES = 250
 # Utterances that run side by side in a batch unless asked for otherwise.
 BATCH_SIZE = 16
-# Idle engines that a model keeps for the next call.
-IDLE_ENGINES = 2
-
-_OPTIONS = frozenset(GenerateOptions.__annotations__)
 
 
-class CSM:
-    """A checkpoint, loaded. May be used from several threads at once."""
+class CSM(LoadedModel):
+    """A checkpoint, loaded. May be used from several threads at once.
 
-    def __init__(self, model: _core.Model, *, name: str = "csm") -> None:
-        """Wrap a loaded core model; `from_pretrained` is the usual way.
+    Attributes:
+        watermark: A function that sees each chunk of speech before it is handed out, and returns
+            its samples, as many as it got; None for none. Chunks of one request come in order; a
+            chunk's last turn has a finish_reason when the turn is complete, the chunk one when the
+            request is. With a hook whose result depends on where chunks begin, `stream` and
+            `generate` differ. What later turns are conditioned on are codes, before the hook.
+    """
 
-        Args:
-            model: The weights.
-            name: What to call it in messages.
-
-        Raises:
-            ModelFormatError: If its tokenizer cannot be run.
-        """
-        self._model = model
-        self._name = name
-        self._config = dict(model.config)
-        self._tokenizer = TextTokenizer(model.tokenizer) if model.tokenizer else None
-        self._engines: Pool[Engine] = Pool(
-            lambda slots: _core.Engine(model, slots=slots), keep=IDLE_ENGINES
-        )
-        self._codec = Codec(model)
+    watermark: Watermark | None = None
 
     @classmethod
     def from_pretrained(
@@ -111,61 +89,7 @@ class CSM:
         )
         load_backends()
         model = _core.Model([str(path) for path in files.paths], device=device, threads=threads)
-        return cls(model, name=files.name)
-
-    # What it is
-
-    @property
-    def name(self) -> str:
-        """What it was loaded as."""
-        return self._name
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Hyper-parameters under the names of docs/GGUF.md."""
-        return dict(self._config)
-
-    @property
-    def device(self) -> str:
-        """The device that computes."""
-        return self._model.device
-
-    @property
-    def threads(self) -> int:
-        """CPU threads that compute."""
-        return self._model.threads
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second."""
-        return int(self._config["mimi.sample_rate"])
-
-    @property
-    def frame_size(self) -> int:
-        """Samples in a frame."""
-        return int(self._config["mimi.frame_size"])
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second."""
-        return self.sample_rate / self.frame_size
-
-    @property
-    def codebooks(self) -> int:
-        """Codes in a frame."""
-        return int(self._config["csm.codebooks"])
-
-    @property
-    def context_length(self) -> int:
-        """Rows that the backbone can attend to, text and speech together."""
-        return int(self._config["csm.context_length"])
-
-    def __repr__(self) -> str:
-        """One line for people."""
-        return (
-            f"CSM({self._name!r}, device={self.device!r}, threads={self.threads}, "
-            f"{self._model.weight_bytes / 1e6:.0f} MB of weights)"
-        )
+        return cls(model, name=files.name, files=files.paths)
 
     # Text to speech
 
@@ -177,12 +101,12 @@ class CSM:
         Args:
             text: What to say, with speaker tags: `"[0]Hello. [1]Hi!"` is two turns, spoken one
                 after another, each conditioned on those before. Text before a first tag gets
-                speaker 0. Line breaks count as spaces.
+                `speaker`. Line breaks count as spaces.
             seed: The same seed gives the same speech, whatever the batch, the threads and the
                 neighbours. Drawn, and told in `Audio.seed`, if left out.
             **options: See `GenerateOptions`: temperature, top_k, top_p, depth_temperature,
-                depth_top_k, depth_top_p, max_seconds, max_frames, context, speaker. temperature=0
-                is greedy.
+                depth_top_k, depth_top_p, max_seconds, max_frames, silence_seconds, silence_db,
+                loop_seconds, retries, voice, context, speaker. temperature=0 is greedy.
 
         Returns:
             The speech. A turn whose first frame already says "end" has no samples. If fewer frames
@@ -195,7 +119,7 @@ class CSM:
             ValueError: If the text is empty or an option is out of range.
             TypeError: If an option is unknown or of the wrong type.
         """
-        request = self._request(text, seed, options)
+        request = self._requests.request(text, seed, options)
         return Audio.concatenate(audio for _, audio in self._synthesize([request]))
 
     def stream(
@@ -216,7 +140,8 @@ class CSM:
             text: As in `generate`.
             seed: As in `generate`.
             first_chunk_frames: Frames in the first chunk; few, so that the sound starts early.
-            chunk_frames: Frames in each chunk after it.
+            chunk_frames: Frames in each chunk after it. With `retries`, chunks are whole turns
+                instead: what was handed out cannot be drawn again.
             **options: As in `generate`.
 
         Returns:
@@ -231,7 +156,7 @@ class CSM:
             first=check_count("first_chunk_frames", first_chunk_frames),
             later=check_count("chunk_frames", chunk_frames),
         )
-        request = self._request(text, seed, options)
+        request = self._requests.request(text, seed, options)
 
         def stream() -> Generator[Audio, None, None]:
             with closing(self._synthesize([request], chunks=chunks)) as parts:
@@ -244,11 +169,13 @@ class CSM:
         self, text: str, *, seed: int | None = None, **options: Unpack[GenerateOptions]
     ) -> npt.NDArray[np.int32]:
         """The codes of `generate` without their sound: (frames, codebooks) int32."""
-        request = self._request(text, seed, options)
+        request = self._requests.request(text, seed, options)
+        if request.stop.silence_frames is not None:
+            # That rule goes by the sound.
+            return Audio.concatenate(audio for _, audio in self._synthesize([request])).codes
         with self._engines.borrow() as engine:
-            steps = generate_frames(engine, self._prompts(), [request], frame_rate=self.frame_rate)
-            frames = [step.codes for step in steps if step.codes is not None]
-        return np.array(frames, np.int32).reshape(-1, self.codebooks)
+            steps = generate_frames(engine, self._prompts, [request], frame_rate=self.frame_rate)
+            return spoken_codes(steps, self.codebooks)
 
     def generate_batch(
         self,
@@ -284,7 +211,7 @@ class CSM:
         requests = []
         for number, (text, own_seed, own) in enumerate(zip(texts, seeds, per_text, strict=True)):
             try:
-                requests.append(self._request(text, own_seed, own, known))
+                requests.append(self._requests.request(text, own_seed, own, known))
             except (ValueError, TypeError) as error:
                 error.args = (f"text {number}: {error}",)
                 raise
@@ -294,113 +221,110 @@ class CSM:
             chunks[number].append(audio)
         return [Audio.concatenate(own) for own in chunks]
 
-    def tokenize(self, text: str, *, speaker: int = 0) -> list[int]:
-        """Text ids as the model gets them: BOS, `[speaker]text`, EOS for each turn."""
-        turns = parse_turns(text, speaker=speaker)
-        tokenizer = self._text_tokenizer()
-        return [i for turn in turns for i in tokenizer.encode_turn(turn.speaker, turn.text)]
+    # Voices and conversations
 
-    # Mimi alone
-
-    def decode(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Codes to sound.
-
-        Args:
-            codes: (frames, q) whole numbers, with 1 <= q <= codebooks: fewer codebooks give
-                rougher sound.
-
-        Returns:
-            (frames * frame_size,) float32 samples.
-
-        Raises:
-            ValueError: If shape, type or a value is not right.
-        """
-        return self._codec.decode(codes)
-
-    def encode(
-        self, samples: npt.ArrayLike | str | os.PathLike[str], sample_rate: int | None = None
-    ) -> npt.NDArray[np.int32]:
-        """Sound to codes.
+    def create_voice(
+        self,
+        audio: AudioLike,
+        transcript: str,
+        speaker: int = 0,
+        *,
+        prefix: bool = False,
+    ) -> Voice:
+        """Make a voice of a recording, to be given as `voice=`.
 
         Args:
-            samples: (n,) or (n, channels), float with full scale 1 or signed integers; or a path
-                to an audio file. Channels are averaged; the gain stays as it is.
-            sample_rate: Rate of the samples; default is the model's. Other rates are resampled.
-
-        Returns:
-            (ceil(n / frame_size), codebooks) int32, n counted at the model's rate.
+            audio: A path to an audio file, (n,) samples at the model's rate, a pair (samples,
+                sample_rate), or an `Audio`. Ten seconds of clear speech are a good length.
+            transcript: What is said in it, word for word.
+            speaker: The number that the voice will speak as.
+            prefix: Also compute what this model makes of the voice, so that the first utterance
+                starts as quickly as the later ones. It is saved with the voice, makes the file
+                large (32 kB a row for CSM-1B), and binds it to this very model.
 
         Raises:
-            ValueError: If the samples are empty, not finite, or not shaped like sound.
+            ContextLengthError: If the recording leaves no room for speech.
+            ValueError: If the transcript is empty, or the audio cannot be encoded.
             AudioFileError: The same for a file.
             ModelFormatError: If the model file has no encoder.
         """
-        return self._codec.encode(samples, sample_rate)
+        segment = Segment(speaker, transcript, audio)
+        spoken = segment.spoken(self._prompts, self.encode)
+        if (needed := self._prompts.segment_rows(spoken) + 2) > self.context_length:
+            raise ContextLengthError(
+                f"the recording and its transcript need {needed} rows with those of one word to "
+                f"say, but the model's context has {self.context_length}; use a shorter one",
+                needed=needed,
+                available=self.context_length,
+            )
+        voice = Voice(
+            speaker=spoken.turn.speaker,
+            transcript=spoken.turn.text,
+            codes=spoken.codes,
+            sample_rate=self.sample_rate,
+            frame_size=self.frame_size,
+        )
+        return self._with_prefix(voice) if prefix else voice
+
+    def conversation(
+        self,
+        *,
+        voice: VoiceLike | Sequence[VoiceLike] | None = None,
+        context: Sequence[Segment] | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Conversation:
+        """Begin a conversation: each utterance continues from what the model still has in mind.
+
+        Args:
+            voice: As in `GenerateOptions`: one for each speaker.
+            context: What was said before; never forgotten.
+            seed: Of the first utterance; the next one gets one more, and so on. Drawn if left out.
+            **options: As in `generate`, for all utterances.
+
+        Raises:
+            As `generate`.
+        """
+        return Conversation(
+            self._engines,
+            self._requests,
+            self._codec.decoders,
+            sample_rate=self.sample_rate,
+            frame_size=self.frame_size,
+            codebooks=self.codebooks,
+            watermark=lambda: self.watermark,
+            seed=seed,
+            options={**options, "voice": voice, "context": context},
+        )
 
     # Inside
 
-    def _text_tokenizer(self) -> TextTokenizer:
-        return self._tokenizer or TextTokenizer({})
-
-    def _prompts(self) -> PromptBuilder:
-        return PromptBuilder(
-            self._text_tokenizer(),
-            codebooks=self.codebooks,
-            audio_vocab_size=int(self._config["csm.audio_vocab_size"]),
-        )
-
-    def _request(
-        self,
-        text: str,
-        seed: int | None,
-        options: Mapping[str, Any],
-        known: dict[int, SpokenSegment] | None = None,
-    ) -> Request:
-        """Check and complete; segments in `known`, by id, were read for an earlier request."""
-        asked = time.perf_counter()
-        if unknown := sorted(set(options) - _OPTIONS):
-            raise TypeError(
-                f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(_OPTIONS))}"
-            )
-        speaker = options.get("speaker")
-        request = Request(
-            turns=tuple(
-                parse_turns(text, speaker=0 if speaker is None else check_speaker(speaker))
-            ),
-            context=self._context(options.get("context"), {} if known is None else known),
-            sampling=resolve_sampling(self._config, options),
-            seed=resolve_seed(seed),
-            length=resolve_length(
-                options.get("max_seconds"), options.get("max_frames"), self.frame_rate
-            ),
-            asked=asked,
-        )
-        check_fits(request, self._prompts(), self.context_length)
-        return request
-
-    def _context(
-        self, segments: Sequence[Segment] | None, known: dict[int, SpokenSegment]
-    ) -> tuple[SpokenSegment, ...]:
-        if segments is None:
-            return ()
-        if isinstance(segments, Segment) or not all(isinstance(s, Segment) for s in segments):
-            raise TypeError("context must be a list of Segment")
-        for segment in segments:
-            if id(segment) not in known:
-                known[id(segment)] = segment.spoken(self._prompts(), self.encode)
-        return tuple(known[id(segment)] for segment in segments)
+    def _with_prefix(self, voice: Voice) -> Voice:
+        _, prefix = self._requests.voices([voice])
+        assert prefix is not None
+        if prefix.data is None:
+            with self._engines.borrow() as engine:
+                prefix.evaluate(engine)
+        assert prefix.data is not None
+        made = VoicePrefix(self._short_name(), self.fingerprint, prefix.data)
+        return replace(voice, prefix=made)
 
     def _synthesize(
-        self, requests: Sequence[Request], *, slots: int = 1, chunks: ChunkSizes | None = None
+        self,
+        requests: Iterable[Request],
+        *,
+        slots: int = 1,
+        chunks: ChunkSizes = WHOLE,
     ) -> Generator[tuple[int, Audio], None, None]:
         with self._engines.borrow(slots) as engine:
             yield from synthesize(
                 engine,
-                self._prompts(),
+                self._prompts,
                 self._codec.decoders,
                 requests,
                 sample_rate=self.sample_rate,
                 frame_size=self.frame_size,
                 codebooks=self.codebooks,
-                **({} if chunks is None else {"chunks": chunks}),
+                chunks=chunks,
+                watermark=self.watermark,
             )

@@ -12,6 +12,7 @@ from csm_ggml.text import Turn
 
 if TYPE_CHECKING:
     from csm_ggml.segment import Segment
+    from csm_ggml.voice import VoiceLike
 
 SEED_LIMIT = 2**64
 TOP_K_LIMIT = 2**31
@@ -41,7 +42,16 @@ class GenerateOptions(TypedDict, total=False):
             second per character, at most 90.
         max_frames: The same limit in frames; only one of the two may be given.
         context: Segments that were spoken before, oldest first; the speech goes on in their voices.
-        speaker: Who says text before a first tag. Default 0.
+        voice: A `Voice`, its file, or a list of them (one for each speaker): what was spoken
+            before the context. What the model makes of it is computed once and kept.
+        speaker: Who says text before a first tag. Default: the speaker of the first voice, else 0.
+        silence_seconds: A turn ends after so much near-silence; 0 for never. Default 3; 0 when
+            temperature is 0.
+        silence_db: What counts as near-silence, in dB of full scale. Default -55.
+        loop_seconds: A turn ends when it has repeated itself for so long; 0 for never. Default 3;
+            0 when temperature is 0.
+        retries: A turn that the model does not end by itself is drawn again, with the next seed,
+            at most so many times. Default 0.
     """
 
     temperature: float
@@ -53,7 +63,12 @@ class GenerateOptions(TypedDict, total=False):
     max_seconds: float
     max_frames: int
     context: Sequence[Segment]
+    voice: VoiceLike | Sequence[VoiceLike]
     speaker: int
+    silence_seconds: float
+    silence_db: float
+    loop_seconds: float
+    retries: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class Sampling:
             TypeError: If a value is not a number.
         """
         for name in ("temperature", "depth_temperature"):
-            value = _number(name, getattr(self, name))
+            value = number(name, getattr(self, name))
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         for name in ("top_k", "depth_top_k"):
@@ -85,11 +100,16 @@ class Sampling:
                     f"{name} must be in 0..{TOP_K_LIMIT - 1} (0 = all codes), got {value}"
                 )
         for name in ("top_p", "depth_top_p"):
-            value = _number(name, getattr(self, name))
+            value = number(name, getattr(self, name))
             if not 0 < value <= 1:
                 raise ValueError(
                     f"{name} must be above 0 and at most 1 (1 = all codes), got {value}"
                 )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the first codebook, and with it what is said, does not depend on the seed."""
+        return self.temperature == 0 or self.top_k == 1
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as keyword arguments of the engine."""
@@ -146,7 +166,7 @@ def resolve_length(max_seconds: float | None, max_frames: int | None, frame_rate
     if max_frames is not None:
         return Length(check_count("max_frames", max_frames))
     if max_seconds is not None:
-        if not 0 < _number("max_seconds", max_seconds) < math.inf:
+        if not 0 < number("max_seconds", max_seconds) < math.inf:
             raise ValueError(f"max_seconds must be above 0 and finite, got {max_seconds}")
         return Length(max(1, int(max_seconds * frame_rate + 1e-6)))
     return Length()
@@ -165,19 +185,24 @@ def resolve_seed(seed: int | None) -> int:
     return int(seed)
 
 
-def check_count(name: str, value: object) -> int:
-    """Return a whole number of at least 1.
+def check_count(name: str, value: object, *, least: int = 1) -> int:
+    """Return a whole number of at least 1, or of at least `least`.
 
     Raises:
         ValueError: If it is less.
         TypeError: If it is none.
     """
-    if (count := _whole(name, value)) < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
+    if (count := _whole(name, value)) < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
     return count
 
 
-def _number(name: str, value: object) -> float:
+def number(name: str, value: object) -> float:
+    """Return a number as a float.
+
+    Raises:
+        TypeError: If it is none.
+    """
     if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)  # type: ignore[arg-type]

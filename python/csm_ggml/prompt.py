@@ -5,6 +5,8 @@ that ends the audio. The text to be spoken comes last and has no audio: the firs
 predicted at its EOS. A row holds either a text id or the codes of one frame, never both.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,6 +34,10 @@ class Rows:
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.text)
+
+    def __getitem__(self, part: slice) -> Rows:
+        """Some of the rows."""
+        return Rows(self.text[part], self.audio[part])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +81,24 @@ class PromptBuilder:
         """The row of all-zero codes that ends a segment's audio."""
         return self.audio_rows(np.zeros((1, self._codebooks), np.int32))
 
-    def prompt(self, context: Iterable[SpokenSegment], turn: Turn) -> Rows:
-        """All rows of an utterance to generate, after the segments that went before."""
-        parts = []
-        for segment in context:
+    def context_rows(self, segments: Iterable[SpokenSegment]) -> Rows:
+        """All rows of segments that went before, the end of the last audio included."""
+        parts = [self.audio_rows(np.zeros((0, self._codebooks), np.int32))]
+        for segment in segments:
             parts += [
                 self.text_rows(segment.turn),
                 self.audio_rows(segment.codes),
                 self.end_of_audio(),
             ]
-        return concatenate([*parts, self.text_rows(turn)])
+        return concatenate(parts)
+
+    def segment_rows(self, segment: SpokenSegment) -> int:
+        """Number of rows of one segment, the end of its audio included."""
+        return len(self.text_rows(segment.turn)) + len(segment.codes) + 1
+
+    def prompt(self, context: Iterable[SpokenSegment], turn: Turn) -> Rows:
+        """All rows of an utterance to generate, after the segments that went before."""
+        return concatenate([self.context_rows(context), self.text_rows(turn)])
 
     def check_codes(self, codes: npt.ArrayLike, *, what: str) -> npt.NDArray[np.int32]:
         """Return codes as int32 (frames, codebooks), all known to this checkpoint.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from csm_ggml.audio import Audio
 from csm_ggml.prompt import PromptBuilder, SpokenSegment
 from csm_ggml.text import Turn, parse_turns
+
+AudioLike: TypeAlias = (
+    Audio | str | os.PathLike[str] | npt.NDArray[np.float32] | tuple[npt.NDArray[np.float32], int]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +34,7 @@ class Segment:
 
     speaker: int
     text: str
-    audio: (
-        Audio
-        | str
-        | os.PathLike[str]
-        | npt.NDArray[np.float32]
-        | tuple[npt.NDArray[np.float32], int]
-        | None
-    ) = None
+    audio: AudioLike | None = None
     codes: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:

@@ -7,19 +7,23 @@ stream is, sample for sample, what `generate` returns, and no size of chunk cost
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.audio import Audio, SpokenTurn
-from csm_ggml.generation import Costs, Engine, Request, Step, generate_frames
+from csm_ggml.dialogue import Dialogue
+from csm_ggml.engine import Costs, Engine
+from csm_ggml.generation import Request, Step, generate_frames
 from csm_ggml.pool import Pool
 from csm_ggml.prompt import PromptBuilder
 from csm_ggml.stats import Stats
+from csm_ggml.stop import level_db, worst
+from csm_ggml.watermark import Watermark, apply_watermark
 
 
 class Decoder(Protocol):
@@ -41,39 +45,76 @@ class ChunkSizes:
 WHOLE = ChunkSizes(1 << 31, 1 << 31)
 
 
+@dataclass
+class _Sound:
+    """One attempt at a turn, or what of it was not handed out yet."""
+
+    codes: list[npt.NDArray[np.int32]] = field(default_factory=list)
+    samples: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+
 def synthesize(
     engine: Engine,
     prompts: PromptBuilder,
     decoders: Pool[Decoder],
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     *,
     sample_rate: int,
     frame_size: int,
     codebooks: int,
     chunks: ChunkSizes = WHOLE,
+    dialogue: Dialogue | None = None,
+    watermark: Watermark | None = None,
 ) -> Generator[tuple[int, Audio], None, None]:
-    """Speak requests side by side.
+    """Speak requests side by side, or one after another in a dialogue.
+
+    Args:
+        engine: Used by nobody else in the meantime.
+        prompts: Builds the rows.
+        decoders: One is lent for each request while it is spoken.
+        requests: As `generate_frames` takes them.
+        sample_rate: Samples per second.
+        frame_size: Samples in a frame.
+        codebooks: Codes in a frame.
+        chunks: Sizes of the chunks; a request with retries hands out whole turns instead.
+        dialogue: As `generate_frames` takes it.
+        watermark: Gets each chunk before it is handed out, and returns its samples.
 
     Yields:
         The number of a request and its next chunk. A chunk belongs to one turn. The last chunk of
         a turn says how the turn ended and may be empty; the last of a request has its
         finish_reason.
     """
-    frames = generate_frames(engine, prompts, requests, frame_rate=sample_rate / frame_size)
     streams: dict[int, _Stream] = {}
     with ExitStack() as stack:
-        stack.callback(frames.close)
-        for step in frames:
-            if step.request not in streams:
-                streams[step.request] = _Stream(
-                    requests[step.request],
-                    stack.enter_context(decoders.borrow()),
+
+        def numbered() -> Iterator[Request]:
+            for number, request in enumerate(requests):
+                streams[number] = _Stream(
+                    request,
+                    stack,
+                    decoders,
                     sample_rate=sample_rate,
                     codebooks=codebooks,
-                    chunks=chunks,
+                    chunks=WHOLE if request.retries else chunks,
                 )
-            if (chunk := streams[step.request].accept(step)) is not None:
-                yield step.request, chunk
+                yield request
+
+        frames = generate_frames(
+            engine,
+            prompts,
+            numbered(),
+            frame_rate=sample_rate / frame_size,
+            listen=lambda number, first, codes: streams[number].listen(first, codes),
+            dialogue=dialogue,
+        )
+        stack.callback(frames.close)
+        for step in frames:
+            if (chunk := streams[step.request].accept(step)) is None:
+                continue
+            if chunk.finish_reason is not None:
+                streams.pop(step.request).close()
+            yield step.request, chunk if watermark is None else apply_watermark(watermark, chunk)
 
 
 class _Stream:
@@ -82,50 +123,61 @@ class _Stream:
     def __init__(
         self,
         request: Request,
-        decoder: Decoder,
+        stack: ExitStack,
+        decoders: Pool[Decoder],
         *,
         sample_rate: int,
         codebooks: int,
         chunks: ChunkSizes,
     ) -> None:
+        # The decoder goes back when the request is done, or when all are given up.
+        self._lent = stack.enter_context(ExitStack())
+        self._decoder = self._lent.enter_context(decoders.borrow())
         self._request = request
-        self._decoder = decoder
         self._sample_rate = sample_rate
         self._codebooks = codebooks
         self._chunks = chunks
-        self._turn = -1
-        self._codes: list[npt.NDArray[np.int32]] = []
-        self._samples: list[npt.NDArray[np.float32]] = []
+        self._attempts: list[_Sound] = []
+        self._sound = _Sound()
         self._chunks_out = 0
-        self._samples_made = 0
+        self._samples_out = 0
         self._codec_seconds = 0.0
         self._first_audio: float | None = None
-        self._any_cut = False
+        self._reasons: list[str] = []
 
-    def accept(self, step: Step) -> Audio | None:
-        """Decode a step's frame; return a chunk if one is complete."""
-        if step.turn != self._turn:
+    def close(self) -> None:
+        self._lent.close()
+
+    def listen(self, first: bool, codes: npt.NDArray[np.int32]) -> float:
+        """Decode a frame; return its level in dB."""
+        started = time.perf_counter()
+        if first:
             # Every turn starts from silence, as it would if its codes were decoded alone.
             self._decoder.reset()
-            self._turn = step.turn
-        if step.codes is not None:
-            self._decode(step.codes)
-        wanted = self._chunks.later if self._chunks_out else self._chunks.first
-        if step.finish_reason is None and len(self._codes) < wanted:
-            return None
-        self._any_cut |= step.finish_reason == "max_frames"
-        return self._chunk(step)
-
-    def _decode(self, codes: npt.NDArray[np.int32]) -> None:
-        started = time.perf_counter()
         samples = self._decoder.decode(codes[np.newaxis])
         now = time.perf_counter()
         self._codec_seconds += now - started
         if self._first_audio is None:
             self._first_audio = now - self._request.asked
-        self._samples_made += len(samples)
-        self._codes.append(codes)
-        self._samples.append(samples)
+        self._sound.codes.append(codes)
+        self._sound.samples.append(samples)
+        return level_db(samples)
+
+    def accept(self, step: Step) -> Audio | None:
+        """Take a step whose frame was listened to; return a chunk if one is complete."""
+        if step.again:
+            self._attempts.append(self._sound)
+            self._sound = _Sound()
+            return None
+        if step.finish_reason is None:
+            wanted = self._chunks.later if self._chunks_out else self._chunks.first
+            if len(self._sound.codes) < wanted:
+                return None
+        else:
+            self._reasons.append(step.finish_reason)
+            self._sound = [*self._attempts, self._sound][step.kept]
+            self._attempts = []
+        return self._chunk(step)
 
     def _chunk(self, step: Step) -> Audio:
         last = step.finish_reason is not None and step.turn == len(self._request.turns) - 1
@@ -135,20 +187,22 @@ class _Stream:
             speaker=turn.speaker,
             text=turn.text,
             start=0,
-            frames=len(self._codes),
+            frames=len(self._sound.codes),
             finish_reason=step.finish_reason,
+            seed=step.seed,
         )
+        samples = np.concatenate([np.zeros(0, np.float32), *self._sound.samples])
+        self._samples_out += len(samples)
         chunk = Audio(
-            samples=np.concatenate([np.zeros(0, np.float32), *self._samples]),
+            samples=samples,
             sample_rate=self._sample_rate,
-            codes=np.array(self._codes, np.int32).reshape(-1, self._codebooks),
-            finish_reason=("max_frames" if self._any_cut else "eos") if last else None,
+            codes=np.array(self._sound.codes, np.int32).reshape(-1, self._codebooks),
+            finish_reason=worst(self._reasons) if last else None,
             seed=self._request.seed,
             turns=(spoken,),
             stats=self._stats(step.costs),
         )
-        self._codes = []
-        self._samples = []
+        self._sound = _Sound()
         self._chunks_out += 1
         return chunk
 
@@ -156,11 +210,11 @@ class _Stream:
         return Stats(
             frames=costs.frames,
             codebooks=self._codebooks,
-            audio_seconds=self._samples_made / self._sample_rate,
+            audio_seconds=self._samples_out / self._sample_rate,
             prefill_rows=costs.prefill_rows,
             prefill_seconds=costs.prefill_seconds,
             lm_seconds=costs.lm_seconds,
             codec_seconds=self._codec_seconds,
-            time_to_first_audio=self._first_audio,
+            time_to_first_audio=self._first_audio if self._samples_out else None,
             total_seconds=time.perf_counter() - self._request.asked,
         )

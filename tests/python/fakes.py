@@ -1,5 +1,6 @@
 """An engine and a codec that follow a script: for the logic around them, which needs no model."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -64,7 +65,18 @@ class ScriptedEngine:
         return len(self.open_slots[slot].rows)
 
     def rewind(self, slot: int, rows: int) -> None:
+        # As in the engine: what is pending, the last row, cannot stay.
+        assert rows < max(1, len(self.open_slots[slot].rows))
         del self.open_slots[slot].rows[rows:]
+
+    def reseed(self, slot: int, **settings: float) -> None:
+        self.open_slots[slot].settings = settings
+
+    def save_prefix(self, slot: int) -> bytes:
+        return pickle.dumps(self.open_slots[slot].rows[:-1])
+
+    def load_prefix(self, slot: int, data: bytes) -> None:
+        self.open_slots[slot].rows = pickle.loads(data)
 
 
 class CountingDecoder:

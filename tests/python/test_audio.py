@@ -24,7 +24,7 @@ STATS = Stats(
 
 
 def audio(samples: np.ndarray) -> Audio:
-    turn = SpokenTurn(0, 0, "Hi", 0, 1, "eos")
+    turn = SpokenTurn(0, 0, "Hi", 0, 1, "eos", 1)
     return Audio(samples, RATE, np.ones((1, 2), np.int32), "eos", 7, (turn,), STATS)
 
 

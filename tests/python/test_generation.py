@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import Audio, ContextLengthError
-from csm_ggml.generation import PREFILL_ROWS, Request, check_fits, generate_frames
+from csm_ggml.engine import PREFILL_ROWS
+from csm_ggml.generation import Request, check_fits, generate_frames
 from csm_ggml.options import Length, Sampling
 from csm_ggml.pool import Pool
 from csm_ggml.prompt import PromptBuilder, SpokenSegment
@@ -130,14 +131,15 @@ def test_turns_follow_in_the_same_slot(prompts: PromptBuilder) -> None:
 def test_oldest_turns_are_forgotten_whole(prompts: PromptBuilder) -> None:
     context = SpokenSegment(Turn(0, "v"), np.full((1, CODEBOOKS), 9, np.int32))
     script = [(1, 1), (1, 1), END, (2, 2), (2, 2), END, (3, 3), END]
-    engine = ScriptedEngine([script], context=32)
+    engine = ScriptedEngine([script], context=34)
     steps = frames(engine, prompts, request("[0]a[0]b[0]c", max_frames=8, context=(context,)))
     assert [step[3] for step in steps if step[3]] == ["eos", "eos", "eos"]
 
     def words(letter: str) -> list[tuple[int, ...]]:
         return [(1000,), (91,), (48,), (93,), (ord(letter),), (1001,)]
 
-    # 8 + 9 + 9 + 6 rows leave no room to speak: the oldest turn goes, the context stays.
+    # 8 + 9 + 9 + 6 rows leave no room to speak: turns go until half of the rows are free, the
+    # context stays.
     assert engine.history[0].rows == [
         *words("v"), (9, 9), END,
         *words("b"), (2, 2), (2, 2), END,

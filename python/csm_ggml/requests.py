@@ -1,0 +1,183 @@
+"""From what a caller asked for to a complete `Request`, checked before any work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csm_ggml.generation import Request, check_fits
+from csm_ggml.options import (
+    GenerateOptions,
+    check_count,
+    resolve_length,
+    resolve_sampling,
+    resolve_seed,
+)
+from csm_ggml.prefix import Prefix, PrefixCache
+from csm_ggml.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.segment import Segment
+from csm_ggml.stop import resolve_stop_rules
+from csm_ggml.text import Turn, check_speaker, parse_turns
+from csm_ggml.voice import Voice
+
+OPTIONS = frozenset(GenerateOptions.__annotations__)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Make sure that there is no unknown option.
+
+    Raises:
+        TypeError: If there is one; the message lists the known ones.
+    """
+    if unknown := sorted(set(options) - OPTIONS):
+        raise TypeError(
+            f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(OPTIONS))}"
+        )
+
+
+class RequestBuilder:
+    """Makes requests for one loaded model.
+
+    Attributes:
+        prompts: Builds the model's prompt rows.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        prompts: PromptBuilder,
+        encode: Callable[..., npt.NDArray[np.int32]],
+        fingerprint: Callable[[], tuple[str, str]],
+    ) -> None:
+        """Take what requests depend on.
+
+        Args:
+            config: Hyper-parameters of the model.
+            prompts: Of the model.
+            encode: `CSM.encode` of the model, for segments that have no codes yet.
+            fingerprint: Name and fingerprint of the model; asked for when a voice holds keys and
+                values.
+        """
+        self.prompts = prompts
+        self._config = config
+        self._encode = encode
+        self._fingerprint = fingerprint
+        self._prefixes = PrefixCache()
+        self._frame_rate = config["mimi.sample_rate"] / config["mimi.frame_size"]
+
+    def request(
+        self,
+        text: str,
+        seed: int | None,
+        options: Mapping[str, Any],
+        known: dict[int, SpokenSegment] | None = None,
+    ) -> Request:
+        """Check and complete what a caller asked for.
+
+        Args:
+            text: With speaker tags.
+            seed: The caller's, or None.
+            options: The caller's; see `GenerateOptions`.
+            known: Segments, by id, that were read for an earlier request; more are added.
+
+        Raises:
+            As `CSM.generate`.
+        """
+        check_options(options)
+        voices = as_voices(options.get("voice"))
+        speaker = options.get("speaker")
+        if speaker is None:
+            speaker = voices[0].speaker if voices else 0
+        turns = parse_turns(text, speaker=check_speaker(speaker))
+        return self.request_turns(turns, seed, options, known)
+
+    def request_turns(
+        self,
+        turns: Sequence[Turn],
+        seed: int | None,
+        options: Mapping[str, Any],
+        known: dict[int, SpokenSegment] | None = None,
+    ) -> Request:
+        """As `request`, for text that was taken apart already."""
+        asked = time.perf_counter()
+        voices = as_voices(options.get("voice"))
+        spoken, prefix = self.voices(voices)
+        context = self.context(options.get("context"), {} if known is None else known)
+        sampling = resolve_sampling(self._config, options)
+        retries = options.get("retries")
+        request = Request(
+            turns=tuple(turns),
+            context=(*spoken, *context),
+            sampling=sampling,
+            seed=resolve_seed(seed),
+            length=resolve_length(
+                options.get("max_seconds"), options.get("max_frames"), self._frame_rate
+            ),
+            stop=resolve_stop_rules(options, greedy=sampling.greedy, frame_rate=self._frame_rate),
+            retries=0 if retries is None else check_count("retries", retries, least=0),
+            voices=len(spoken),
+            prefix=prefix,
+            asked=asked,
+        )
+        check_fits(request, self.prompts, int(self._config["csm.context_length"]))
+        return request
+
+    def voices(self, voices: Sequence[Voice]) -> tuple[tuple[SpokenSegment, ...], Prefix | None]:
+        """The voices as segments, and their prefix; None without voices.
+
+        Raises:
+            ValueError: If two voices have the same speaker, a voice is not of this kind of model,
+                or its cached prefix was made with another model.
+        """
+        if not voices:
+            return (), None
+        speakers = [voice.speaker for voice in voices]
+        if len(set(speakers)) < len(speakers):
+            raise ValueError(
+                f"each voice needs a speaker of its own, got voices of speakers {speakers}; "
+                "create one of them with another speaker number"
+            )
+        segments = tuple(voice.spoken(self.prompts) for voice in voices)
+        data = None
+        for voice in voices:
+            if voice.prefix is not None:
+                voice.prefix.check(*self._fingerprint(), voice=voice)
+        if len(voices) == 1 and voices[0].prefix is not None:
+            data = voices[0].prefix.data
+        return segments, self._prefixes.get(segments, self.prompts, data)
+
+    def context(
+        self, segments: Sequence[Segment] | None, known: dict[int, SpokenSegment]
+    ) -> tuple[SpokenSegment, ...]:
+        """Segments with their codes; `known` as in `request`."""
+        if segments is None:
+            return ()
+        if isinstance(segments, Segment) or not all(isinstance(s, Segment) for s in segments):
+            raise TypeError("context must be a list of Segment")
+        for segment in segments:
+            if id(segment) not in known:
+                known[id(segment)] = segment.spoken(self.prompts, self._encode)
+        return tuple(known[id(segment)] for segment in segments)
+
+
+def as_voices(voice: Any) -> tuple[Voice, ...]:
+    """The voices of a `voice` option, read from their files where it names files.
+
+    Raises:
+        TypeError: If it is something else than a Voice, a path or a list of them.
+        VoiceFileError: If a file is no voice.
+    """
+    if voice is None:
+        return ()
+    if isinstance(voice, Voice):
+        return (voice,)
+    if isinstance(voice, str | os.PathLike):
+        return (Voice.load(voice),)
+    if isinstance(voice, Sequence):
+        return tuple(single for item in voice for single in as_voices(item))
+    raise TypeError(f"voice must be a Voice, its file, or a list of them, got {voice!r}")
