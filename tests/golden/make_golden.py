@@ -1,10 +1,11 @@
-"""Makes the fixtures of this folder: what the PyTorch reference says of each recipe in tests/python/reference/recipes.py.
+"""Makes the fixtures of this folder: what the PyTorch reference says of each recipe.
 
     python tests/golden/make_golden.py [RECIPE ...]
 
-Needs the versions of torch and transformers that the extra `parity` names. A fixture holds expectations only; the weights
-are drawn again from the recipe's seed by whoever reads it. `hf_greedy_text_only.json` is not made here: it holds the greedy
-frames of csm-1b from transformers' own test suite.
+Needs the versions of torch and transformers that the extra `parity` names. A fixture holds
+expectations only; the weights are drawn again from the recipe's seed by whoever reads it.
+`hf_greedy_text_only.json` is not made here: it holds the greedy frames of csm-1b from transformers'
+own test suite.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from reference.checkpoint import write_checkpoint
 from reference.recipes import RECIPES, Recipe
 from reference.runner import Reference
 
-# A greedy run is a fixture only if no code in it was chosen by less than this part of the range of the logits: float32 sums
-# in another order change logits by about a millionth of it.
+# A greedy run is a fixture only if no code in it was chosen by less than this part of the range of
+# the logits: float32 sums in another order change logits by about a millionth of it.
 CLEAR = 8e-6
 
 

@@ -1,7 +1,7 @@
-"""Fixtures shared by the tests: random checkpoints, their conversion, loaded models, the reference implementation.
+"""Fixtures shared by the tests: random checkpoints, converted and loaded, and their reference.
 
-Tests marked `parity` run PyTorch beside the engine; without torch and transformers they are skipped and say so. All others
-compare with the committed fixtures of the same reference (tests/golden).
+Tests marked `parity` run PyTorch beside the engine; without torch and transformers they are skipped
+and say so. All others compare with the committed fixtures of the same reference (tests/golden).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def gguf(checkpoint: Callable[[str], Path]) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def model(gguf: Callable[..., Path]) -> Callable[..., _core.Model]:
-    """The recipe's checkpoint in the engine, on the CPU; one thread unless asked for, as the models are small."""
+    """The recipe's checkpoint on the CPU; one thread unless asked for, as it is small."""
 
     @cache
     def load(name: str, type: str = "f32", threads: int = 1) -> _core.Model:
@@ -105,7 +105,8 @@ def expected_of(reference: Callable[[str], Reference]) -> Callable[[str, str], E
         golden = expectations.load(RECIPES[name])
         if golden.digest != expectations.weights_digest(RECIPES[name]):
             raise AssertionError(
-                f"tests/golden/{name}.npz belongs to other weights than its recipe draws; run tests/golden/make_golden.py"
+                f"tests/golden/{name}.npz belongs to other weights than its recipe draws; "
+                "run tests/golden/make_golden.py"
             )
         return golden
 

@@ -36,7 +36,7 @@ def mixed_prompts(recipe: Recipe) -> list[scenes.Prompt]:
 
 
 def mixed_settings(i: int) -> dict[str, Any]:
-    """Seeds of all sizes; the issue's T=0.9 for most, other settings for some."""
+    """Seeds of all sizes; T=0.9 for most, other settings for some."""
     settings = {"seed": i * 0x123456789ABC % 2**64, "temperature": 0.9, "depth_temperature": 0.9}
     others: list[dict[str, Any]] = [
         {},
@@ -254,9 +254,9 @@ def test_damaged_prefix_is_refused(model: Load) -> None:
     slot = engine.open()
     other = _core.Engine(model("grouped8"))
     for damaged in (b"", data[:10], data[:-1], data + b"\0", b"x" + data[1:], bytes(len(data))):
-        with pytest.raises(ValueError, match="prefix|rows|bytes"):
+        with pytest.raises(ValueError, match=r"prefix|rows|bytes"):
             engine.load_prefix(slot, damaged)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"prefix|rows|bytes"):
         other.load_prefix(other.open(), data)
     # the slot is as it was
     engine.load_prefix(slot, data)
@@ -297,9 +297,10 @@ def test_context_may_be_filled_to_the_last_row(model: Load) -> None:
     assert_codes_equal(last, wanted[frames:], "the frame after the last row")
     with pytest.raises(ValueError, match="full"):
         engine.step([slot])
+    fresh = _core.Engine(model("plain4"), context=rows)
+    slot, text = fresh.open(), np.zeros(rows + 1, np.int32)
     with pytest.raises(ValueError, match=str(rows)):
-        small = _core.Engine(model("plain4"), context=rows)
-        small.append(small.open(), np.zeros(rows + 1, np.int32), np.zeros((rows + 1, 4), np.int32))
+        fresh.append(slot, text, np.zeros((rows + 1, 4), np.int32))
 
 
 def test_slots_run_out(model: Load) -> None:
@@ -353,7 +354,7 @@ def test_mistakes_are_errors_and_spoil_nothing(
 def test_a_slot_without_rows_cannot_speak(model: Load) -> None:
     engine = _core.Engine(model("plain4"), context=16)
     slot = engine.open()
-    with pytest.raises(ValueError, match="prompt|row"):
+    with pytest.raises(ValueError, match=r"prompt|row"):
         engine.step([slot])
 
 

@@ -1,4 +1,4 @@
-"""When an utterance ends: all codes of a frame are zero. Checked on checkpoints that are made to say such frames."""
+"""When an utterance ends: all codes of a frame are zero, and not when only some are."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_some_zeros_do_not_end_it(tmp_path: Path, change: Any) -> None:
 
 
 def test_the_ending_frame_is_dropped(tmp_path: Path) -> None:
-    """Codes 0 and 1 are drawn evenly, so the frame of zeros comes by chance, after others; it is not part of the speech."""
+    """Codes 0 and 1 are drawn evenly: the frame of zeros comes by chance, and is no speech."""
     csm = load(tmp_path, silence_all)
     settings = {"temperature": 1.0, "depth_temperature": 1.0, "top_k": 2, "depth_top_k": 2}
     lengths = set()

@@ -43,9 +43,10 @@ def test_golden(
 @pytest.mark.parity
 @PROMPTS
 def test_live(recipe: Recipe, reference: LoadReference, model: Load, prompt: str) -> None:
-    """The reference, given our greedy codes, finds each of them the likeliest, and has the same logits on the way.
+    """The reference, given our greedy codes, finds each of them the likeliest.
 
-    That is the same as generating them (a first code that differs would be found here), in one pass instead of thousands.
+    That is the same as generating them (a first code that differs would be found here), in one pass
+    instead of thousands.
     """
     codes = greedy(model(recipe.name), recipe, prompt)
     rows = scenes.PROMPTS[prompt](recipe)
@@ -66,7 +67,7 @@ def test_generate(recipe: Recipe, reference: LoadReference, model: Load) -> None
 
 @pytest.mark.parity
 def test_generate_with_context_audio(recipe: Recipe, reference: LoadReference, model: Load) -> None:
-    """A context waveform: transformers encodes and places it by itself, we encode it and append rows."""
+    """A context waveform: transformers places its codes by itself, we append them as rows."""
     frames = 6
     sound = scenes.waveform(recipe, frames * recipe.frame_size)
     codes = _core.MimiEncoder(model(recipe.name)).encode(sound)
@@ -77,6 +78,6 @@ def test_generate_with_context_audio(recipe: Recipe, reference: LoadReference, m
         scenes.audio_rows(codes),
         scenes.text_rows(after, recipe.codebooks),
     )
-    theirs = reference(recipe.name).generate(scenes.placeholder_ids(prompt), 8, audio=sound)
+    theirs = reference(recipe.name).generate(scenes.placeholder_ids(prompt), 8, [sound])
     ours = engines.speak_alone(model(recipe.name), prompt, 8, **engines.GREEDY)
     assert_codes_equal(ours, theirs, recipe.name)

@@ -1,4 +1,4 @@
-"""Backbone and depth logits equal the reference's at every position, in prefill and step by step."""
+"""Backbone and depth logits equal the reference's at every position, in prefill and steps."""
 
 from __future__ import annotations
 

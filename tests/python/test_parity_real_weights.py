@@ -1,4 +1,4 @@
-"""csm-1b itself, if its weights are at hand: the greedy frames that transformers' own test suite expects."""
+"""csm-1b itself, if it is at hand: the greedy frames that transformers' tests expect."""
 
 from __future__ import annotations
 

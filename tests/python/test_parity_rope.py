@@ -1,4 +1,4 @@
-"""Rotary embeddings: the frequency factors of llama3 scaling, and the permutation between the two pairings of dimensions."""
+"""Rotary embeddings: frequency factors, and the permutation between the two pairings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from reference.recipes import RECIPES, Recipe
 if TYPE_CHECKING:
     from reference.runner import Reference
 
-# csm-1b's factors as the model's specification lists them, by head width: factors before these are 1, after them 32.
+# csm-1b's factors as the model's specification lists them, by head width: factors before these are
+# 1, after them 32.
 CSM_1B_FACTORS = {
     64: (15, [1.651329, 3.292262, 9.666729]),
     128: (29, [1.234937, 1.651329, 2.276660, 3.292262, 5.171596, 9.666729]),
@@ -93,7 +94,7 @@ def halves(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_permutation(name: str, gguf: Callable[..., Path]) -> None:
-    """q and k are permuted per head, nothing else is, and the permutation undone is the checkpoint."""
+    """q and k are permuted per head, nothing else is; undone, it is the checkpoint again."""
     theirs, ours = draw_tensors(RECIPES[name]), tensors(gguf(name))
     for prefix, part, config in (
         ("backbone_model", "backbone", RECIPES[name].config),

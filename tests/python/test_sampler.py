@@ -66,7 +66,7 @@ def test_philox_known_answers() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 7, 2**32 - 1, 2**32, 0x243F6A8885A308D3, 2**64 - 1])
 def test_uniforms_are_philox(seed: int) -> None:
-    """The top 24 bits of word 0 of counter (codebook, frame, 0, 0) under the key seed, low word first."""
+    """Word 0 of counter (codebook, frame, 0, 0), key seed (low word first), its top 24 bits."""
     first, frames, codebooks = 5, 4, 33
     ours = _core.uniforms(seed, first, frames, codebooks)
     assert ours.shape == (frames, codebooks) and ours.dtype == np.float32
@@ -91,7 +91,7 @@ def test_uniforms_do_not_depend_on_the_range_asked_for() -> None:
     "settings", [(0.0, 0, 1.0), (0.0, 50, 0.5), (1.0, 1, 1.0), (1.0, 0, 1e-6), (5.0, 9, 1e-6)]
 )
 def test_greedy(settings: tuple[float, int, float]) -> None:
-    """Temperature 0, top_k 1 and a vanishing top_p take the largest logit, the lowest code on ties."""
+    """Temperature 0, top_k 1, a vanishing top_p: the largest logit, the lower code on ties."""
     assert set(sample([0.5, 2.0, -1.0, 2.0, 1.9], GRID, *settings)) == {1}
     assert set(sample([1.0] * 9, GRID, *settings)) == {0}
     assert set(sample([-3.0, -2.0], GRID, *settings)) == {1}
@@ -111,7 +111,7 @@ def test_top_k_beyond_the_codes_keeps_all() -> None:
 
 
 def test_top_p_keeps_the_code_that_reaches_it() -> None:
-    """Probabilities 1/2, 1/4, 1/8, 1/8: a mass of 0.5 is reached by one code, anything more takes another."""
+    """Probabilities 1/2, 1/4, 1/8, 1/8: 0.5 is reached by one code, more takes another."""
     logits = np.log(np.array([0.125, 0.5, 0.125, 0.25], np.float32)) + 3
     assert set(sample(list(logits), GRID, top_p=0.49)) == {1}
     assert set(sample(list(logits), GRID, top_p=0.51)) == {1, 3}
@@ -193,8 +193,8 @@ def test_processed_logits_are_those_of_transformers(
 def test_distribution_of_steps(model: Callable[..., _core.Model], codebook: int) -> None:
     """The same of codes drawn inside the frame graph, given the codes before them in the frame.
 
-    Backbone and depth decoder have settings of their own. The frame is made again and again from the same rows with the
-    earlier codes forced; only the noise differs, by seed and by frame.
+    Backbone and depth decoder have settings of their own. The frame is made again and again from
+    the same rows with the earlier codes forced; only the noise differs, by seed and by frame.
     """
     backbone = {"temperature": 0.9, "top_k": 50, "top_p": 1.0}
     depth = {"temperature": 1.2, "top_k": 0, "top_p": 0.9}

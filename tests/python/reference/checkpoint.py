@@ -1,8 +1,9 @@
-"""Writes a recipe as a transformers checkpoint: config.json, model.safetensors, tokenizer.json. Needs no PyTorch."""
+"""Writes a recipe as a transformers checkpoint, without PyTorch."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def write_checkpoint(
 def draw_tensors(recipe: Recipe) -> Tensors:
     """All tensors of the checkpoint under transformers' names, float32, torch shapes.
 
-    Linear layers keep the size of their input; blocks add `recipe.residual` times that. Head rows without a codec entry are
-    zero, because transformers would draw from them and the engine never does.
+    Linear layers keep the size of their input; blocks add `recipe.residual` times that. Head rows
+    without a codec entry are zero, because transformers would draw from them and the engine never
+    does.
     """
     return dict(_language_model(recipe)) | dict(_codec(recipe))
 
@@ -83,7 +85,7 @@ def _language_model(recipe: Recipe) -> Iterator[tuple[str, NDArray[np.float32]]]
 def _llama(
     recipe: Recipe, prefix: str, config: dict[str, Any]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """One of the two language models; attention scores spread over about two units, so attention is neither flat nor hard."""
+    """One of the two language models; its attention is neither flat nor hard."""
     width, head_dim = config["hidden_size"], config["head_dim"]
     queries, keys = (
         config["num_attention_heads"] * head_dim,
@@ -166,7 +168,7 @@ def _codec(recipe: Recipe) -> Iterator[tuple[str, NDArray[np.float32]]]:
         yield from residual_blocks("decoder", index + 2, channels // 2)
         index, channels = index + 2 + blocks, channels // 2
     yield from conv(
-        f"decoder.layers.{index + 1}.conv", (1, filters, last), filters * last, gain=0.1
+        f"decoder.layers.{index + 1}.conv", (1, filters, last), filters * last, gain=0.05
     )
 
     for side in ("encoder_transformer", "decoder_transformer"):
@@ -182,7 +184,8 @@ def _codec(recipe: Recipe) -> Iterator[tuple[str, NDArray[np.float32]]]:
         yield draw(f"{base}.output_proj.weight", (hidden, dim, 1), dim**-0.5)
         for layer in range(count):
             name = f"{base}.layers.{layer}.codebook"
-            # the entries are shorter than what they approximate, so that they are chosen by direction as well as by length
+            # the entries are shorter than what they approximate, so that they are chosen by
+            # direction as well as by length
             embed = centred(recipe.seed, name, (entries, dim)) * np.float32(0.4)
             usage = np.abs(centred(recipe.seed, f"{name} usage", (entries,))) * np.float32(0.7)
             # an entry that was never used: the division must be by 1e-5, not by its usage
@@ -226,14 +229,14 @@ def _codec_transformer(recipe: Recipe, side: str) -> Iterator[tuple[str, NDArray
 
 
 def write_tokenizer(path: Path) -> None:
-    """A small vocabulary of Llama-3's kind: byte-level BPE, merges of common pairs, special tokens at the end."""
+    """A small vocabulary of Llama-3's kind: byte-level BPE, special tokens at the end."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: index for index, letter in enumerate(letters)}
     merges: list[tuple[str, str]] = []
     # pairs first, then words built on them, so that merging by rank has something to decide
-    pairs = ["th", "he", "in", "er", "an", "re", "on", "at", "en", "nd", "ti", "es", "or", "te", "of", "ed", "is", "it", "al", "ar", "st", "nt", "ng", "se", "ha"]
+    pairs = re.findall("..", "thheineranreonatenndtiesorteofedisitalarstntngseha")
     words = ["t he", "Ġ t", "Ġ a", "in g", "Ġ s", "an d", "Ġt he", "e d", "h e", "ll o"]
     words += ["l l", "Ġ w", "o u", "Ġ h", "Ġ c", "o m", "er s", "Ġ b", "i on", "at ion"]
     for left, right in [(p[0], p[1]) for p in pairs] + [tuple(w.split()) for w in words]:

@@ -1,4 +1,4 @@
-"""How near is near enough: the project's promises of exactness as checks that say where they fail."""
+"""How near is near enough: the promises of exactness as checks that say where they fail."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ SAMPLES_TOLERANCE = 1e-4
 STREAMING_TOLERANCE = 1e-5
 # Largest difference of a latent, as part of the range of the latents.
 LATENTS_TOLERANCE = 1e-4
-# Two codebook entries are as good as equally near if their squared distances differ by less than this part of the squared
-# length of what is quantized: float32 sums over a codebook entry and latents equal to 1e-5 leave no more doubt than that.
+# Two codebook entries are as good as equally near if their squared distances differ by less than
+# this part of the squared length of what is quantized: float32 sums over a codebook entry and
+# latents equal to 1e-5 leave no more doubt than that.
 NEAREST_DOUBT = 1e-3
 
 
 def assert_logits_close(ours: NDArray[np.float32], theirs: Logits, what: str) -> float:
-    """Compare logits (all positions, ..., all codes) with the reference's, position by position.
+    """Compare logits (all positions, ..., all codes) with the reference's.
 
     Returns:
         The largest difference found, as part of the range.
@@ -35,8 +36,9 @@ def assert_logits_close(ours: NDArray[np.float32], theirs: Logits, what: str) ->
         bad = np.argwhere(~(error <= LOGITS_TOLERANCE))
         where = (int(theirs.positions[bad[0][0]]), *(int(i) for i in bad[0][1:]))
         raise AssertionError(
-            f"{what}: logits differ by up to {error[worst]:.2e} of their range (allowed {LOGITS_TOLERANCE:.0e}); "
-            f"{len(bad)} of {error.size} positions are off, the first is {where}"
+            f"{what}: logits differ by up to {error[worst]:.2e} of their range "
+            f"(allowed {LOGITS_TOLERANCE:.0e}); {len(bad)} of {error.size} positions are off, "
+            f"the first is {where}"
         )
     return float(error[worst])
 
@@ -75,8 +77,8 @@ def assert_encoding_equal(
 ) -> float:
     """Compare an encoding with the reference's.
 
-    A code may differ only where two codebook entries are as good as equally near; what follows it in the same residual
-    quantizer is another residual and is not compared.
+    A code may differ only where two codebook entries are as good as equally near; what follows it
+    in the same residual quantizer is another residual and is not compared.
 
     Returns:
         The part of all codes that was compared.
@@ -89,8 +91,8 @@ def assert_encoding_equal(
     if not error <= LATENTS_TOLERANCE:
         frame = int(np.argmax(np.abs(latents - theirs.latents).max(axis=1)))
         raise AssertionError(
-            f"{what}: latents differ by up to {error:.2e} of their range (allowed {LATENTS_TOLERANCE:.0e}), "
-            f"most in frame {frame} of {len(latents)}"
+            f"{what}: latents differ by up to {error:.2e} of their range "
+            f"(allowed {LATENTS_TOLERANCE:.0e}), most in frame {frame} of {len(latents)}"
         )
     if codes.shape != theirs.codes.shape:
         raise AssertionError(f"{what}: codes of shape {codes.shape}, expected {theirs.codes.shape}")
@@ -102,7 +104,8 @@ def assert_encoding_equal(
             if a != b:
                 if gap > NEAREST_DOUBT:
                     raise AssertionError(
-                        f"{what}: frame {frame}, codebook {codebook} is {a}, expected {b}, which is nearer by {gap:.1e}"
+                        f"{what}: frame {frame}, codebook {codebook} is {a}, "
+                        f"expected {b}, which is nearer by {gap:.1e}"
                     )
                 break
             compared += 1

@@ -1,7 +1,8 @@
 """Numbers drawn from a seed that are the same on every machine and with every version of numpy.
 
-numpy promises the raw stream of a bit generator for good, but not how its distributions use that stream; so everything here
-is made from raw 64-bit words by arithmetic that rounds the same way everywhere.
+numpy promises the raw stream of a bit generator for good, but not how its distributions use that
+stream; so everything here is made from raw 64-bit words by arithmetic that rounds the same way
+everywhere.
 """
 
 from __future__ import annotations

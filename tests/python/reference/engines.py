@@ -47,7 +47,7 @@ def prefill_logits(model: _core.Model, prompt: Prompt) -> NDArray[np.float32]:
 def forced_logits(
     model: _core.Model, prompt: Prompt, codes: NDArray[np.int32]
 ) -> NDArray[np.float32]:
-    """Logits (frames, codebooks, codes) of every step while codes (frames, codebooks) are spoken."""
+    """Logits (frames, codebooks, codes) of all steps while codes (frames, codebooks) are spoken."""
     engine = _core.Engine(model)
     slot = open_slot(engine, prompt, **GREEDY)
     logits = []

@@ -1,7 +1,7 @@
-"""What the reference implementation says of a recipe: computed here and now, or read from a committed fixture.
+"""What the reference says of a recipe: computed here and now, or read from a fixture.
 
-A fixture holds the same things as a live run, thinned where the whole would be large: logits of every n-th code (with the
-whole row's range beside them), samples of some frames.
+A fixture holds the same things as a live run, thinned where the whole would be large: logits of
+every n-th code (with the whole row's range beside them), samples of some frames.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
-# Fixtures keep no more than this many logits of one kind, and whole frames of samples up to this many samples.
+# Fixtures keep no more than this many logits of one kind, and whole frames of samples up to this
+# many samples.
 _MOST_LOGITS = 40_000
 _MOST_SAMPLES = 20_000
 
@@ -34,7 +35,8 @@ class Logits(NamedTuple):
         values: float32 (positions, ..., codes kept).
         spread: Largest less smallest logit over all codes, float32 (positions, ...).
         positions: Which positions, int (p,).
-        codes: Which codes, int (c,); never those beyond the codec's codebook, which the engine does not compute.
+        codes: Which codes, int (c,); never those beyond the codec's codebook, which the engine does
+            not compute.
     """
 
     values: NDArray[np.float32]
@@ -57,7 +59,8 @@ class Expected(NamedTuple):
     Attributes:
         digest: SHA-256 of the weights.
         prefill: By prompt: logits of the first codebook after every prompt row.
-        forced: By prompt: logits (frame, codebook, code) while the recipe's forced codes are spoken.
+        forced: By prompt: logits (frame, codebook, code) while the recipe's forced codes are
+            spoken.
         greedy: By prompt: greedy codes (frames, codebooks); only in fixtures.
         frames: Which frames of the decoding run `samples` holds.
         samples: float32 (frames kept, frame size).
@@ -108,13 +111,13 @@ def compute(reference: Reference, recipe: Recipe) -> Expected:
 
 
 def whole(logits: NDArray[np.float32], recipe: Recipe) -> Logits:
-    """All of the reference's logits (positions, ..., codes), but for the codes that the codec has no sound for."""
+    """All of the reference's logits (positions, ..., codes), but for codes without sound."""
     kept = logits[..., : recipe.codebook_size]
     return Logits(kept, np.ptp(kept, axis=-1), np.arange(len(kept)), np.arange(kept.shape[-1]))
 
 
 def _thin(logits: Logits) -> Logits:
-    """Every n-th position (the last among them) and every m-th code, so that a fixture stays small."""
+    """Every n-th position (the last among them) and every m-th code: a fixture stays small."""
     positions, codes = logits.values.shape[0], logits.values.shape[-1]
     keep_positions = np.arange(positions)[:: -max(1, positions // 48)][::-1]
     each = int(np.prod(logits.values.shape[1:-1])) * len(keep_positions)

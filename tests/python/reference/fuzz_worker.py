@@ -2,15 +2,17 @@
 
     python -m reference.fuzz_worker FIRST COUNT TARGET FILE [FILE ...]
 
-TARGET is the number of the file that is damaged; the others stay as they are. Before each attempt its seed is written to
-standard output, so that whoever started this knows which one it was when nothing follows. An attempt ends well with
-ModelFormatError, or with a model that loads; what loads is also made to speak a frame, which may fail with an ordinary
-exception. Anything else is written as a line "FAIL seed what".
+TARGET is the number of the file that is damaged; the others stay as they are. Before each attempt
+its seed is written to standard output, so that whoever started this knows which one it was when
+nothing follows. An attempt ends well with ModelFormatError, or with a model that loads; what loads
+is also made to speak a frame, which may fail with an ordinary exception. Anything else is written
+as a line "FAIL seed what".
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import resource
 import signal
 import sys
@@ -29,10 +31,8 @@ SECONDS = 30
 
 def attempt(files: list[str], damaged: str) -> str:
     """Load, and speak a frame if that worked; returns how it ended."""
-    try:
+    with contextlib.suppress(_core.ModelFormatError):
         _core.gguf_info(damaged)
-    except _core.ModelFormatError:
-        pass
     try:
         model = _core.Model(files, device="cpu", threads=1)
     except _core.ModelFormatError as error:
@@ -71,7 +71,8 @@ def main() -> None:
             print(seed, flush=True)
             data, what = mutate(valid, seed)
             damaged.write_bytes(data)
-            # nothing handles this signal, so that it ends even a loop that never comes back to Python
+            # nothing handles this signal, so that it ends even a loop that never comes back to
+            # Python
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
             try:
                 ends[f"{what}: {attempt(files, str(damaged))}"] += 1

@@ -1,4 +1,4 @@
-"""A GGUF file taken apart and put together again by hand, so that it can be put together wrongly."""
+"""A GGUF file taken apart and put together again, so that it can be put together wrongly."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tensor:
 
 @dataclass
 class Number:
-    """An integer of the header that the format depends on: where it is and how many bytes it has."""
+    """An integer of the header that the format depends on: its place and its size in bytes."""
 
     at: int
     size: int

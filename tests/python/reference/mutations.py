@@ -40,8 +40,12 @@ def mutate(valid: bytes, seed: int) -> tuple[bytes, str]:
         The file's bytes, and what was done to it in words.
     """
     rng = random.Random(seed)
-    kind = rng.choice(_KINDS)
-    damaged = kind(copy.deepcopy(_parsed(valid)), bytearray(valid), rng)
+    document = _parsed(valid)
+    types = {key.type for key in document.keys}
+    # a codec file of the three has one key only
+    kinds = [kind for kind in _KINDS if _NEEDS.get(kind, types) & types]
+    kind = rng.choice(kinds)
+    damaged = kind(copy.deepcopy(document), bytearray(valid), rng)
     return bytes(damaged), kind.__name__.strip("_").replace("_", " ")
 
 
@@ -319,3 +323,6 @@ _KINDS = [
     _tensors_exchanged,
     _another_format,
 ]
+
+# Key types of which a file must have one for a kind of damage.
+_NEEDS = {_nasty_hyper_parameter: {U32, F32}, _nasty_array: {ARRAY}}

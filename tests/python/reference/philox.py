@@ -1,4 +1,4 @@
-"""Philox4x32-10, the counter-based generator of Salmon et al., written from the paper and independent of the engine."""
+"""Philox4x32-10, written from the paper of Salmon et al., independent of the engine."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Random checkpoints as recipes: a configuration and a seed say every weight.
 
-A recipe is small enough to commit where a checkpoint is not. The configurations differ from each other in everything that
-the engine must read from the file instead of assuming: widths, heads (plain, grouped, one key/value head), head widths
-that are not width / heads, codebooks, layers, vocabularies, epsilons, RoPE bases and scaling, and for the codec filters,
-ratios, kernels, residual blocks, dilation, compression and windows.
+A recipe is small enough to commit where a checkpoint is not. The configurations differ from each
+other in everything that the engine must read from the file instead of assuming: widths, heads
+(plain, grouped, one key/value head), head widths that are not width / heads, codebooks, layers,
+vocabularies, epsilons, RoPE bases and scaling, and for the codec filters, ratios, kernels, residual
+blocks, dilation, compression and windows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# Text vocabulary of every recipe: 256 bytes, a few merges, four special tokens at the end in this order.
+# Text vocabulary of every recipe: 256 bytes, a few merges, four special tokens at the end in this
+# order.
 TEXT_MERGES = 60
 BOS, EOS, AUDIO, AUDIO_EOS = (256 + TEXT_MERGES + i for i in range(4))
 TEXT_VOCAB = 256 + TEXT_MERGES + 4
@@ -19,7 +21,8 @@ TEXT_VOCAB = 256 + TEXT_MERGES + 4
 # Codes beyond the codec's own codebook: rows exist in heads and tables, sounds do not.
 EXTRA_CODES = 3
 
-# csm-1b's scaling as transformers writes it. Only the quotients original / factor matter: 8192 and 2048 in both.
+# csm-1b's scaling as transformers writes it. Only the quotients original / factor matter: 8192 and
+# 2048 in both.
 LLAMA3_BACKBONE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -44,11 +47,14 @@ class Recipe:
         seed: Seed of the weights.
         config: The checkpoint's config.json in transformers' naming.
         gain: Standard deviation of the logits, roughly: how peaked the model speaks.
-        residual: Size of what each transformer block adds, relative to a block's plain random output.
-        prompt_rows: Rows of the prompt with audio context (the text-only prompt has about a quarter).
+        residual: Size of what each transformer block adds, relative to a block's plain random
+            output.
+        prompt_rows: Rows of the prompt with audio context (the text-only prompt has about a
+            quarter).
         forced_frames: Frames of the teacher-forced run.
         greedy_frames: Frames of the greedy run.
-        decode_frames: Frames of the codec's decoding run; always more latents than its attention window.
+        decode_frames: Frames of the codec's decoding run; always more latents than its attention
+            window.
     """
 
     name: str
@@ -162,7 +168,8 @@ def _transformer(
     }
 
 
-# Four codebooks, every head its own key/value head, no RoPE scaling; a codec with a window of 6 latents (3 frames).
+# Four codebooks, every head its own key/value head, no RoPE scaling; a codec with a window of 6
+# latents (3 frames).
 PLAIN4 = Recipe(
     "plain4",
     seed=11,
@@ -176,8 +183,8 @@ PLAIN4 = Recipe(
     ),
 )
 
-# Eight codebooks, grouped heads wider than width / heads, scaled RoPE; a codec with two residual blocks a stage, growing
-# dilation, other kernels, grouped heads and a window that is odd.
+# Eight codebooks, grouped heads wider than width / heads, scaled RoPE; a codec with two residual
+# blocks a stage, growing dilation, other kernels, grouped heads and a window that is odd.
 GROUPED8 = Recipe(
     "grouped8",
     seed=23,
@@ -203,8 +210,8 @@ GROUPED8 = Recipe(
     ),
 )
 
-# 32 codebooks, one key/value head in both models, a depth decoder wider than the backbone; a codec with a single upsampling
-# stage, residual kernels of 5 and a RoPE base of its own.
+# 32 codebooks, one key/value head in both models, a depth decoder wider than the backbone; a codec
+# with a single upsampling stage, residual kernels of 5 and a RoPE base of its own.
 SINGLE32 = Recipe(
     "single32",
     seed=33,
@@ -236,8 +243,9 @@ SINGLE32 = Recipe(
     greedy_frames=64,
 )
 
-# csm-1b in everything but width and layers: head widths 64 and 128, four query heads a key/value head, its RoPE scaling over
-# more than 600 positions, 32 codebooks of 2051 codes, and Mimi's own ratios, kernels and window of 250 latents.
+# csm-1b in everything but width and layers: head widths 64 and 128, four query heads a key/value
+# head, its RoPE scaling over more than 600 positions, 32 codebooks of 2051 codes, and Mimi's own
+# ratios, kernels and window of 250 latents.
 WIDE = Recipe(
     "wide",
     seed=48,
@@ -260,7 +268,8 @@ WIDE = Recipe(
 
 RECIPES = {recipe.name: recipe for recipe in (PLAIN4, GROUPED8, SINGLE32, WIDE)}
 
-# As small as a checkpoint can be and still have every part; for files that are loaded thousands of times.
+# As small as a checkpoint can be and still have every part; for files that are loaded thousands of
+# times.
 TINY = Recipe(
     "tiny",
     seed=55,

@@ -1,11 +1,13 @@
-"""The reference implementation: transformers' CsmForConditionalGeneration and MimiModel in float32 on the CPU.
+"""The reference implementation: transformers' CSM and Mimi in float32 on the CPU.
 
-Inputs and outputs are numpy arrays, so that nothing else in the tests touches PyTorch. The language model is stepped by a loop
-of its own, which can force codes and keeps every logit; `generate` runs transformers' own loop to confirm it.
+Inputs and outputs are numpy arrays, so that nothing else in the tests touches PyTorch. The language
+model is stepped by a loop of its own, which can force codes and keeps every logit; `generate` runs
+transformers' own loop to confirm it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +27,8 @@ class Greedy(NamedTuple):
 
     Attributes:
         codes: int32 (frames, codebooks).
-        margin: Smallest lead of a chosen code over the next best, as part of that position's range of logits.
+        margin: Smallest lead of a chosen code over the next best, as part of that position's range
+            of logits.
     """
 
     codes: NDArray[np.int32]
@@ -38,8 +41,9 @@ class Encoding(NamedTuple):
     Attributes:
         latents: float32 (frames, hidden), before the quantizer.
         codes: int32 (frames, codebooks).
-        gaps: float64 (frames, codebooks), lead of the nearest codebook entry over the next: the difference of the squared
-            distances as part of the squared length of what is quantized, computed in float64.
+        gaps: float64 (frames, codebooks), lead of the nearest codebook entry over the next: the
+            difference of the squared distances as part of the squared length of what is quantized,
+            computed in float64.
     """
 
     latents: NDArray[np.float32]
@@ -79,7 +83,7 @@ class Reference:
 
     @torch.no_grad()
     def forced_logits(self, prompt: Prompt, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Logits of every codebook in every frame when codes (frames, codebooks) are spoken: (frames, codebooks, codes)."""
+        """Logits (frames, codebooks, codes) when codes (frames, codebooks) are spoken."""
         spoken = Prompt(np.full(len(codes) - 1, -1, np.int32), codes[:-1])
         rows = Prompt(
             np.concatenate([prompt.text, spoken.text]), np.concatenate([prompt.audio, spoken.audio])
@@ -90,7 +94,7 @@ class Reference:
         return np.concatenate([first[:, None], self._depth_logits(hidden, codes)], axis=1)
 
     def _depth_logits(self, hidden: torch.Tensor, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """(frames, codebooks - 1, codes) for backbone states (frames, width) and forced codes (frames, codebooks)."""
+        """Logits (frames, codebooks - 1, codes) after states (frames, width), codes forced."""
         ids = np.concatenate([np.zeros((len(codes), 1), np.int64), codes[:, :-1]], axis=1)
         logits = self.model.depth_decoder(
             input_ids=torch.from_numpy(ids), backbone_last_hidden_state=hidden
@@ -99,7 +103,7 @@ class Reference:
 
     @torch.no_grad()
     def greedy(self, prompt: Prompt, frames: int) -> Greedy:
-        """Speak frames frames, always with the likeliest code; an all-zero frame does not stop it."""
+        """Speak so many frames of likeliest codes; an all-zero frame does not stop it."""
         cache = DynamicCache(config=self.model.config)
         inputs = self._embed(prompt)
         spoken, margin = [], np.inf
@@ -133,28 +137,32 @@ class Reference:
         self,
         ids: NDArray[np.int32],
         frames: int,
-        audio: NDArray[np.float32] | None = None,
+        sounds: Sequence[NDArray[np.float32]] = (),
     ) -> NDArray[np.int32]:
         """transformers' own greedy generation.
 
         Args:
             ids: Prompt ids as its processor writes them.
             frames: The most frames to make.
-            audio: Waveform of the prompt's AUDIO ids.
+            sounds: Waveforms of the prompt's AUDIO ids, one for each run of them.
 
         Returns:
             int32 (frames, codebooks), its last frame being all zero if the model stopped by itself.
         """
-        sounds = {}
-        if audio is not None:
-            sounds["input_values"] = torch.from_numpy(audio)[None, None]
-            sounds["input_values_cutoffs"] = torch.tensor([[len(audio)]])
+        heard = {}
+        if sounds:
+            heard["input_values"] = torch.from_numpy(np.concatenate(sounds))[None, None]
+            heard["input_values_cutoffs"] = torch.from_numpy(np.cumsum([[len(s) for s in sounds]]))[
+                None
+            ]
+        # without a mask, generate takes the ids of audio for padding: csm-1b uses one id for both
         codes = self.model.generate(
             input_ids=torch.from_numpy(ids.astype(np.int64))[None],
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
             do_sample=False,
             depth_decoder_do_sample=False,
             max_new_tokens=frames,
-            **sounds,
+            **heard,
         )
         return np.asarray(codes[0], np.int32)
 

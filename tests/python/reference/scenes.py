@@ -1,4 +1,4 @@
-"""What the models are given in the tests: prompts, forced codes, waveforms. Drawn from the recipe's seed; needs no PyTorch."""
+"""What the models are given in the tests: prompts, codes, waveforms. Needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def text_rows(ids: NDArray[np.int32], codebooks: int) -> Prompt:
 
 
 def audio_rows(codes: NDArray[np.int32]) -> Prompt:
-    """Rows of codes (frames, codebooks), followed by the all-zero frame that ends every context audio."""
+    """Rows of codes (frames, codebooks), and the all-zero frame that ends every audio."""
     codes = np.concatenate([codes, np.zeros((1, codes.shape[1]), np.int32)])
     return Prompt(np.full(len(codes), -1, np.int32), codes.astype(np.int32))
 
@@ -54,7 +54,7 @@ def text_prompt(recipe: Recipe) -> Prompt:
 
 
 def context_prompt(recipe: Recipe) -> Prompt:
-    """A prompt with one segment of context: text, audio, the all-zero frame; then the text to speak."""
+    """A prompt with one segment of context before the text to speak."""
     before = segment_text(recipe, "context", recipe.prompt_rows // 5)
     after = segment_text(recipe, "target", recipe.prompt_rows // 5)
     frames = recipe.prompt_rows - len(before) - len(after) - 1
@@ -93,14 +93,14 @@ def waveform(recipe: Recipe, samples: int) -> NDArray[np.float32]:
 
 
 def encode_lengths(recipe: Recipe) -> list[int]:
-    """Lengths in samples for the codec's encoder: below, at and around whole frames, and beyond its window."""
+    """Lengths in samples: below, at and around whole frames, and beyond the codec's window."""
     frame = recipe.frame_size
     long = (recipe.codec["sliding_window"] // 2 + 3) * frame
     return [1, frame // 2 + 1, frame - 1, frame, frame + 1, 3 * frame + frame // 3, long]
 
 
 def placeholder_ids(prompt: Prompt) -> NDArray[np.int32]:
-    """The prompt as transformers' processor writes it: one AUDIO id a frame, AUDIO_EOS for the all-zero frame."""
+    """The prompt as transformers' processor writes it: an AUDIO id a frame, AUDIO_EOS last."""
     ids = prompt.text.copy()
     ids[ids < 0] = AUDIO
     ends = (prompt.text < 0) & ~prompt.audio.any(axis=1)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-# One false alarm in ten million runs of a test; the noise is seeded, so a test that passes once passes always.
+# One false alarm in ten million runs of a test; the noise is seeded, so a test that passes once
+# passes always.
 _SIGNIFICANCE = 1e-7
 
 
@@ -50,12 +51,13 @@ def assert_drawn_from(
     p = _chi_squared_tail(statistic, len(wanted) - 1)
     if p < _SIGNIFICANCE:
         raise AssertionError(
-            f"{what}: chi-squared {statistic:.1f} with {len(wanted) - 1} degrees of freedom over {total} draws, p = {p:.1e}"
+            f"{what}: chi-squared {statistic:.1f} with {len(wanted) - 1} degrees of freedom "
+            f"over {total} draws, p = {p:.1e}"
         )
 
 
 def _chi_squared_tail(statistic: float, freedom: int) -> float:
-    """P(chi-squared >= statistic): the regularized upper incomplete gamma function Q(freedom / 2, statistic / 2)."""
+    """P(chi-squared >= statistic): the upper incomplete gamma function Q(freedom/2, x/2)."""
     a, x = freedom / 2, statistic / 2
     if x <= 0:
         return 1.0
