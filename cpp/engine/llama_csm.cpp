@@ -92,7 +92,10 @@ TransformerConfig read_transformer(const GgufFile& file) {
     c.width = file.size(p + "embedding_length", 1, 1 << 16);
     c.heads = file.size(p + "attention.head_count", 1, 1 << 16);
     c.kv_heads = file.size(p + "attention.head_count_kv", 1, 1 << 16);
-    c.head_dim = file.size(p + "rope.dimension_count", 2, 1 << 16);
+    // the converter's newer versions write both
+    c.head_dim = file.size(
+        p + (file.has(p + "attention.key_length") ? "attention.key_length" : "rope.dimension_count"), 2,
+        1 << 16);
     c.ffn = file.size(p + "feed_forward_length", 1, 1 << 20);
     c.norm_eps = file.f32(p + "attention.layer_norm_rms_epsilon");
     c.rope_base = file.f32(p + "rope.freq_base");

@@ -8,7 +8,7 @@ namespace csm {
 namespace {
 
 size_t graph_nodes(const MimiModel& model) {
-    return 64 + transformer_nodes(model.config.transformer) +
+    return 64 + rvq_nodes(model.config.codebooks) + transformer_nodes(model.config.transformer) +
            kConvNodes * (1 + model.weights.decoder.convolutions());
 }
 
@@ -20,8 +20,8 @@ MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const M
       pool_(device_, 8 + LatentTransformer::tensors(model_->config) + model_->weights.decoder.convolutions()),
       states_(pool_),
       transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride),
-      rows_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
-                               int64_t{model_->config.codebooks} * kMaxChunkFrames)) {
+      codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
+                                int64_t{model_->config.codebooks} * kMaxChunkFrames)) {
     states_.add(model_->weights.upsample);
     model_->weights.decoder.add_states(states_);
     pool_.allocate();
@@ -36,13 +36,13 @@ MimiDecoder::Step& MimiDecoder::step(int frames, int q) {
     ggml_context* ctx = graph->ctx();
     const MimiWeights& w = model_->weights;
     const auto decode = [&](const Rvq& rvq, int first, int count) {
-        const size_t offset = sizeof(int32_t) * static_cast<size_t>(first * frames);
-        return build_rvq_decode(ctx, rvq, ggml_view_1d(ctx, rows_, int64_t{count} * frames, offset), frames);
+        const size_t step = sizeof(int32_t) * static_cast<size_t>(frames);
+        return build_rvq_decode(
+            *graph, rvq, ggml_view_2d(ctx, codes_, frames, count, step, step * static_cast<size_t>(first)));
     };
-    ggml_tensor* latents = decode(w.semantic, 0, std::min(q, w.semantic.codebooks));
-    if (q > w.semantic.codebooks) {
-        latents = ggml_add(ctx, latents, decode(w.acoustic, w.semantic.codebooks, q - w.semantic.codebooks));
-    }
+    const int semantic = std::min(q, model_->config.semantic_codebooks);
+    ggml_tensor* latents = decode(w.semantic, 0, semantic);
+    if (q > semantic) latents = ggml_add(ctx, latents, decode(w.acoustic, semantic, q - semantic));
     ggml_tensor* x = build_upsample(*graph, w.upsample, states_, latents);
     x = transformer_.build(*graph, w.decoder_transformer, x);
     step.samples = build_seanet_decoder(*graph, w.decoder, states_, x);
@@ -55,12 +55,10 @@ MimiDecoder::Step& MimiDecoder::step(int frames, int q) {
 void MimiDecoder::run(const int32_t* codes, int frames, int q, float* samples) {
     Step& step = this->step(frames, q);
     const MimiConfig& c = model_->config;
-    std::vector<int32_t> rows;
-    for (int n = 0; n < q; ++n) {
-        const int codebook = n < c.semantic_codebooks ? n : n - c.semantic_codebooks;
-        for (int t = 0; t < frames; ++t) rows.push_back(codebook * c.codebook_size + codes[t * q + n]);
-    }
-    upload(rows_, rows.data(), rows.size() * sizeof(int32_t));
+    std::vector<int32_t> by_codebook;
+    for (int n = 0; n < q; ++n)
+        for (int t = 0; t < frames; ++t) by_codebook.push_back(codes[t * q + n]);
+    upload(codes_, by_codebook.data(), by_codebook.size() * sizeof(int32_t));
     transformer_.advance(frames * c.resample_stride);
     step.graph->compute();
     download(step.samples, samples,

@@ -39,7 +39,7 @@ class MimiDecoder {
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;
-    ggml_tensor* rows_;          // I32 {codebooks * max frames}
+    ggml_tensor* codes_;         // I32 {max frames * codebooks}, codebook by codebook
     std::map<int, Step> steps_;  // by frames
     int q_ = 0;                  // codebooks that the steps use
 };

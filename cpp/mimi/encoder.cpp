@@ -9,7 +9,7 @@ namespace {
 
 size_t graph_nodes(const MimiModel& model) {
     return 64 + transformer_nodes(model.config.transformer) +
-           kConvNodes * (2 + model.weights.encoder.convolutions()) + rvq_encode_nodes(model.config.codebooks);
+           kConvNodes * (2 + model.weights.encoder.convolutions()) + rvq_nodes(model.config.codebooks);
 }
 
 std::shared_ptr<const MimiModel> with_encoder(std::shared_ptr<const MimiModel> model) {
@@ -58,8 +58,9 @@ std::unique_ptr<Graph> MimiEncoder::build(int64_t n) {
         return ggml_view_2d(ctx, codes_, frames, count, sizeof(int32_t) * static_cast<size_t>(frames),
                             sizeof(int32_t) * static_cast<size_t>(first * frames));
     };
-    build_rvq_encode(*graph, w.semantic, x, rows(0, w.semantic.codebooks));
-    build_rvq_encode(*graph, w.acoustic, x, rows(w.semantic.codebooks, w.acoustic.codebooks));
+    build_rvq_encode(*graph, w.semantic, x, rows(0, model_->config.semantic_codebooks));
+    build_rvq_encode(*graph, w.acoustic, x,
+                     rows(model_->config.semantic_codebooks, model_->config.acoustic_codebooks()));
     graph->allocate();
     return graph;
 }

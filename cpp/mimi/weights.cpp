@@ -25,7 +25,8 @@ MimiWeights MimiWeights::request(Weights& weights, const MimiConfig& c, bool enc
 
 size_t MimiWeights::max_tensors(const MimiConfig& c) {
     const size_t convolutions = 2 + c.ratios.size() * (1 + 2 * static_cast<size_t>(c.residual_layers));
-    return 16 + 2 * (2 * convolutions + 16 * static_cast<size_t>(c.transformer.layers));
+    return 16 + 2 * static_cast<size_t>(c.codebooks) +
+           2 * (2 * convolutions + 16 * static_cast<size_t>(c.transformer.layers));
 }
 
 }  // namespace csm

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "nn/gemm.h"
+#include "runtime/gemm.h"
 
 namespace csm {
 
@@ -15,13 +15,13 @@ Conv Conv::request(Weights& weights, const std::string& name, const Shape& s) {
     conv.dilation = s.dilation;
     const auto taps = static_cast<size_t>(s.kernel), in = static_cast<size_t>(s.in),
                out = static_cast<size_t>(s.out);
-    conv.weight = Dense::request(weights, name + ".weight", {s.kernel, s.in, s.out}, int64_t{s.kernel} * s.in,
-                                 s.out, [=](const float* from, float* to) {
-                                     for (size_t o = 0; o < out; ++o)
-                                         for (size_t k = 0; k < taps; ++k)
-                                             for (size_t i = 0; i < in; ++i)
-                                                 *to++ = from[(o * in + i) * taps + k];
-                                 });
+    conv.weight = weights.f32_matrix(name + ".weight", {s.kernel, s.in, s.out}, int64_t{s.kernel} * s.in,
+                                     s.out, [=](const float* from, float* to) {
+                                         for (size_t o = 0; o < out; ++o)
+                                             for (size_t k = 0; k < taps; ++k)
+                                                 for (size_t i = 0; i < in; ++i)
+                                                     *to++ = from[(o * in + i) * taps + k];
+                                     });
     if (s.bias) conv.bias = weights.vector(name + ".bias", s.out);
     return conv;
 }
@@ -34,9 +34,9 @@ Conv Conv::request_transposed(Weights& weights, const std::string& name, const S
     conv.upsample = s.stride;
     const auto taps = static_cast<size_t>(s.kernel), stride = static_cast<size_t>(s.stride);
     const auto in = static_cast<size_t>(s.in), out = static_cast<size_t>(s.out);
-    conv.weight = Dense::request(
-        weights, name + ".weight", {s.kernel, s.out, s.in}, int64_t{conv.kernel} * s.in,
-        int64_t{s.stride} * s.out, [=](const float* from, float* to) {
+    conv.weight = weights.f32_matrix(
+        name + ".weight", {s.kernel, s.out, s.in}, int64_t{conv.kernel} * s.in, int64_t{s.stride} * s.out,
+        [=](const float* from, float* to) {
             for (size_t j = 0; j < stride; ++j)
                 for (size_t o = 0; o < out; ++o)
                     for (size_t back = taps / stride; back-- > 0;)  // the oldest step comes first
@@ -90,22 +90,33 @@ ggml_tensor* steps_view(ggml_context* ctx, ggml_tensor* x, int64_t first, int64_
     return ggml_view_2d(ctx, x, x->ne[0], steps, x->nb[1], x->nb[1] * static_cast<size_t>(first));
 }
 
+// Whether the steps around convolutions are nodes of our own.
+bool own_nodes(Graph& graph) {
+    return kHaveGemm && graph.device().is_cpu();
+}
+
 template <Activation activation>
-void run_join(ggml_tensor* dst, int ith, int nth, void*) {
-    const ggml_tensor* parts[] = {dst->src[1], dst->src[0]};  // past, present
+void run_join(ggml_tensor* dst, int ith, int nth, void* team) {
+    const ggml_tensor *x = dst->src[0], *past = dst->src[1];
+    const auto* from = static_cast<const float*>(x->data);
     auto* to = static_cast<float*>(dst->data);
-    for (const ggml_tensor* part : parts) {
-        if (part == nullptr) continue;
-        const int64_t n = ggml_nelements(part), first = n * ith / nth, count = n * (ith + 1) / nth - first;
-        const float* from = static_cast<const float*>(part->data) + first;
-        if (activation == Activation::elu && part == parts[1]) {
-            gemm_kernels().front().elu(from, count, to + first);
-        } else {
-            std::copy(from, from + count, to + first);
-        }
-        to += n;
+    const int64_t n = ggml_nelements(x), n_past = past != nullptr ? ggml_nelements(past) : 0;
+    if (ith == 0) {
+        if (past != nullptr) std::copy_n(static_cast<const float*>(past->data), n_past, to);
+        std::fill(to + n_past + n, to + ggml_nelements(dst), 0.0f);
     }
-    if (ith == 0) std::fill(to, static_cast<float*>(dst->data) + ggml_nelements(dst), 0.0f);
+    to += n_past;
+    constexpr int64_t kBlock = 4096;
+    divide(*static_cast<ThreadTeam*>(team), (n + kBlock - 1) / kBlock, ith, nth,
+           [&](int64_t first, int64_t last) {
+               first *= kBlock;
+               const int64_t count = std::min(last * kBlock, n) - first;
+               if (activation == Activation::elu) {
+                   gemm_kernels().front().elu(from + first, count, to + first);
+               } else {
+                   std::copy_n(from + first, count, to + first);
+               }
+           });
 }
 
 // past {channels, any} or null, activation(x {channels, steps}), and zeros for `missing` steps, behind one
@@ -114,12 +125,12 @@ ggml_tensor* build_join(Graph& graph, ggml_tensor* past, ggml_tensor* x, int64_t
                         Activation activation) {
     ggml_context* ctx = graph.ctx();
     if (past == nullptr && missing == 0 && activation == Activation::none) return x;
-    if (use_gemm(graph.device())) {
+    if (own_nodes(graph)) {
         ggml_tensor* args[] = {x, past};
         return ggml_custom_4d(
             ctx, GGML_TYPE_F32, x->ne[0], (past ? past->ne[1] : 0) + x->ne[1] + missing, 1, 1, args, 2,
             activation == Activation::elu ? run_join<Activation::elu> : run_join<Activation::none>,
-            GGML_N_TASKS_MAX, nullptr);
+            GGML_N_TASKS_MAX, &graph.device().team());
     }
     if (activation == Activation::elu) x = ggml_elu(ctx, x);
     if (past != nullptr) x = ggml_concat(ctx, past, x, 1);
@@ -170,14 +181,13 @@ ggml_tensor* build_conv(Graph& graph, const Conv& conv, const ConvStates& states
     keep_past(graph, past, joined, joined->ne[1] - missing);
 
     ggml_tensor* columns = windows_view(ctx, conv, joined, windows);
-    if (!conv.weight.packed || conv.dilation > 1) {
-        columns = ggml_reshape_2d(ctx, ggml_cont(ctx, columns), conv.weight.in, windows);
-    }
+    if (!conv.weight.panels || conv.dilation > 1)
+        columns = ggml_reshape_2d(ctx, ggml_cont(ctx, columns), conv.weight.columns, windows);
     Epilogue epilogue;
     epilogue.bias = conv.bias;
     epilogue.residual = options.residual;
     epilogue.activation = options.after;
-    ggml_tensor* y = build_dense(ctx, conv.weight, columns, epilogue);
+    ggml_tensor* y = build_linear(graph, conv.weight, columns, epilogue);
     return ggml_reshape_2d(ctx, y, conv.out, windows * conv.upsample);
 }
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/dense.h"
+#include "nn/linear.h"
 
 namespace csm {
 
@@ -22,7 +22,7 @@ struct Conv {
     int stride = 1;               // input steps from window to window
     int dilation = 1;             // input steps from tap to tap
     int upsample = 1;             // output steps per window
-    Dense weight;                 // kernel * in -> upsample * out
+    Matrix weight;                // kernel * in -> upsample * out
     ggml_tensor* bias = nullptr;  // F32 {upsample * out}, or null
 
     // Past input steps that the first window needs.

@@ -10,9 +10,18 @@
 
 namespace csm {
 
-// w x (+ residual): {rows of w, tokens}. x may be F32 or quantized; residual, if given, has the result's
-// shape.
-ggml_tensor* build_linear(Graph& graph, const Matrix& w, ggml_tensor* x, ggml_tensor* residual = nullptr);
+enum class Activation { none, elu };
+
+// What is done to a product before it is stored: activation(product + bias + residual).
+struct Epilogue {
+    ggml_tensor* bias = nullptr;      // F32 {rows of w}
+    ggml_tensor* residual = nullptr;  // of the result's shape
+    Activation activation = Activation::none;
+};
+
+// w x: {rows of w, tokens}. x may be F32 or quantized. If w is made of panels, the columns of x may lie at any
+// distance, and overlap.
+ggml_tensor* build_linear(Graph& graph, const Matrix& w, ggml_tensor* x, const Epilogue& epilogue = {});
 
 // RMS norm with weight, in the form that the products with `consumer` take. eps must outlive the graph.
 ggml_tensor* build_rms_norm(Graph& graph, ggml_tensor* x, ggml_tensor* weight, const float& eps,

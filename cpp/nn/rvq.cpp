@@ -1,77 +1,128 @@
 #include "nn/rvq.h"
 
+#include <algorithm>
+
 #include "runtime/error.h"
+#include "runtime/gemm.h"
 
 namespace csm {
 
 Rvq Rvq::request(Weights& weights, const std::string& prefix, const Shape& s, bool encoding) {
     Rvq rvq;
-    rvq.codebooks = s.codebooks;
     rvq.codes = s.codes;
-    const auto name = [prefix](int n) { return cat(prefix, ".layers.", n, ".codebook"); };
-    std::vector<std::string> names;
-    for (int n = 0; n < s.codebooks; ++n) names.push_back(name(n));
-    rvq.entries = weights.f32_stack(names, {s.dim, s.codes});
-    rvq.output_proj = weights.f32(prefix + ".output_proj.weight", {s.dim, s.hidden}, {s.dim, s.hidden});
-    if (!encoding) return rvq;
-    rvq.input_proj = weights.f32(prefix + ".input_proj.weight", {s.hidden, s.dim}, {s.hidden, s.dim});
-    rvq.half_norms = weights.computed({s.codes, s.codebooks}, [&weights, names, s](float* out) {
-        for (const auto& codebook : names) {
-            const std::vector<float> entries = weights.read_f32(codebook, {s.dim, s.codes});
-            for (size_t c = 0; c < static_cast<size_t>(s.codes); ++c) {
-                double sum = 0.0;
-                const float* entry = entries.data() + c * static_cast<size_t>(s.dim);
-                for (int i = 0; i < s.dim; ++i) sum += static_cast<double>(entry[i]) * entry[i];
-                *out++ = static_cast<float>(-0.5 * sum);
-            }
-        }
-    });
+    for (int n = 0; n < s.codebooks; ++n) {
+        const std::string name = cat(prefix, ".layers.", n, ".codebook");
+        rvq.codebooks.push_back(weights.f32_matrix(name, {s.dim, s.codes}, s.dim, s.codes));
+        if (!encoding) continue;
+        rvq.half_norms.push_back(
+            weights.f32(name, {s.dim, s.codes}, {s.codes}, [s](const float* entry, float* out) {
+                for (int c = 0; c < s.codes; ++c, entry += s.dim) {
+                    double sum = 0.0;
+                    for (int i = 0; i < s.dim; ++i) sum += static_cast<double>(entry[i]) * entry[i];
+                    *out++ = static_cast<float>(-0.5 * sum);
+                }
+            }));
+    }
+    rvq.output_proj = weights.f32_matrix(prefix + ".output_proj.weight", {s.dim, s.hidden}, s.dim, s.hidden);
+    if (encoding)
+        rvq.input_proj =
+            weights.f32_matrix(prefix + ".input_proj.weight", {s.hidden, s.dim}, s.hidden, s.dim);
     return rvq;
 }
 
-ggml_tensor* build_rvq_decode(ggml_context* ctx, const Rvq& rvq, ggml_tensor* rows, int64_t frames) {
-    const int64_t dim = rvq.entries->ne[0];
-    const int64_t q = rows->ne[0] / frames;
-    ggml_tensor* found = ggml_reshape_3d(ctx, ggml_get_rows(ctx, rvq.entries, rows), dim, frames, q);
-    ggml_tensor* sum =
-        ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, found, 1, 2, 0, 3)));  // {1, dim, frames}
-    return ggml_mul_mat(ctx, rvq.output_proj, ggml_reshape_2d(ctx, sum, dim, frames));
+namespace {
+
+template <typename T>
+T* column(const ggml_tensor* t, int64_t i) {
+    return reinterpret_cast<T*>(static_cast<char*>(t->data) + static_cast<size_t>(i) * t->nb[1]);
 }
 
-namespace {
+// Looks a code up in a codebook made of panels and adds the entry, times `sign`, to out {dim}.
+void add_entry(const ggml_tensor* codebook, int64_t dim, int64_t codes, int32_t code, float sign,
+               float* out) {
+    const auto* panels = static_cast<const float*>(codebook->data);
+    const GemmEntry entry = gemm_entry(dim, codes, code);
+    for (int64_t i = 0; i < dim; ++i) out[i] += sign * panels[entry.offset + i * entry.step];
+}
+
+void run_subtract(ggml_tensor* dst, int ith, int nth, void* userdata) {
+    const ggml_tensor *rest = dst->src[0], *codes = dst->src[1];
+    const int64_t dim = dst->ne[0];
+    for (int64_t t = ith; t < dst->ne[1]; t += nth) {
+        auto* out = column<float>(dst, t);
+        std::copy_n(column<const float>(rest, t), dim, out);
+        add_entry(dst->src[2], dim, *static_cast<const int*>(userdata),
+                  static_cast<const int32_t*>(codes->data)[t], -1.0f, out);
+    }
+}
+
+void run_sum(ggml_tensor* dst, int ith, int nth, void* userdata) {
+    const ggml_tensor* codes = dst->src[0];
+    const auto& rvq = *static_cast<const Rvq*>(userdata);
+    const int64_t dim = dst->ne[0];
+    for (int64_t t = ith; t < dst->ne[1]; t += nth) {
+        auto* out = column<float>(dst, t);
+        std::fill_n(out, dim, 0.0f);
+        for (int64_t n = 0; n < codes->ne[1]; ++n)
+            add_entry(rvq.codebooks[static_cast<size_t>(n)].tensor, dim, rvq.codes,
+                      column<const int32_t>(codes, n)[t], 1.0f, out);
+    }
+}
 
 // Index of the largest value of each column, the lowest on ties: ggml_argmax does not say which it takes.
 void run_argmax(ggml_tensor* dst, int ith, int nth, void*) {
     const ggml_tensor* scores = dst->src[0];
     for (int64_t t = ith; t < scores->ne[1]; t += nth) {
-        const auto* column = reinterpret_cast<const float*>(static_cast<const char*>(scores->data) +
-                                                            static_cast<size_t>(t) * scores->nb[1]);
+        const auto* values = column<const float>(scores, t);
         int32_t best = 0;
         for (int32_t c = 1; c < static_cast<int32_t>(scores->ne[0]); ++c) {
-            if (column[c] > column[best]) best = c;
+            if (values[c] > values[best]) best = c;
         }
         static_cast<int32_t*>(dst->data)[t] = best;
     }
 }
 
+ggml_tensor* row_view(ggml_context* ctx, ggml_tensor* codes, size_t n) {
+    return ggml_view_1d(ctx, codes, codes->ne[0], codes->nb[1] * n);
+}
+
 }  // namespace
+
+ggml_tensor* build_rvq_decode(Graph& graph, const Rvq& rvq, ggml_tensor* codes) {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* sum = nullptr;
+    if (rvq.output_proj.panels) {
+        sum = ggml_custom_4d(ctx, GGML_TYPE_F32, rvq.output_proj.columns, codes->ne[0], 1, 1, &codes, 1,
+                             run_sum, GGML_N_TASKS_MAX, const_cast<Rvq*>(&rvq));
+    } else {
+        for (size_t n = 0; n < static_cast<size_t>(codes->ne[1]); ++n) {
+            ggml_tensor* found = ggml_get_rows(ctx, rvq.codebooks[n].tensor, row_view(ctx, codes, n));
+            sum = sum ? ggml_add(ctx, sum, found) : found;
+        }
+    }
+    return build_linear(graph, rvq.output_proj, sum);
+}
 
 void build_rvq_encode(Graph& graph, const Rvq& rvq, ggml_tensor* x, ggml_tensor* codes) {
     ggml_context* ctx = graph.ctx();
     const int64_t frames = x->ne[1];
-    ggml_tensor* rest = ggml_mul_mat(ctx, rvq.input_proj, x);
-    for (int n = 0; n < rvq.codebooks; ++n) {
-        const auto i = static_cast<size_t>(n);
-        ggml_tensor* entries =
-            ggml_view_2d(ctx, rvq.entries, rvq.entries->ne[0], rvq.codes, rvq.entries->nb[1],
-                         rvq.entries->nb[1] * i * static_cast<size_t>(rvq.codes));
-        ggml_tensor* half_norms = ggml_view_1d(ctx, rvq.half_norms, rvq.codes, rvq.half_norms->nb[1] * i);
+    ggml_tensor* rest = build_linear(graph, rvq.input_proj, x);
+    for (size_t n = 0; n < rvq.codebooks.size(); ++n) {
+        const Matrix& codebook = rvq.codebooks[n];
         // |r - e|^2 is smallest where r.e - |e|^2 / 2 is largest
-        ggml_tensor* scores = ggml_add(ctx, ggml_mul_mat(ctx, entries, rest), half_norms);
+        Epilogue epilogue;
+        epilogue.bias = rvq.half_norms[n];
+        ggml_tensor* scores = build_linear(graph, codebook, rest, epilogue);
         ggml_tensor* nearest = ggml_custom_4d(ctx, GGML_TYPE_I32, frames, 1, 1, 1, &scores, 1, run_argmax,
                                               GGML_N_TASKS_MAX, nullptr);
-        graph.add(ggml_cpy(ctx, nearest, ggml_view_1d(ctx, codes, frames, codes->nb[1] * i)));
-        rest = ggml_sub(ctx, rest, ggml_get_rows(ctx, entries, nearest));
+        graph.add(ggml_cpy(ctx, nearest, row_view(ctx, codes, n)));
+        if (codebook.panels) {
+            ggml_tensor* args[] = {rest, nearest, codebook.tensor};
+            rest = ggml_custom_4d(ctx, GGML_TYPE_F32, rest->ne[0], frames, 1, 1, args, 3, run_subtract,
+                                  GGML_N_TASKS_MAX, const_cast<int*>(&rvq.codes));
+        } else {
+            rest = ggml_sub(ctx, rest, ggml_get_rows(ctx, codebook.tensor, nearest));
+        }
     }
 }
 

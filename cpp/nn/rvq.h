@@ -3,19 +3,18 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "runtime/graph.h"
-#include "runtime/weights.h"
+#include "nn/linear.h"
 
 namespace csm {
 
 struct Rvq {
-    int codebooks = 0;
-    int codes = 0;                       // entries of a codebook
-    ggml_tensor* entries = nullptr;      // F32 {dim, codes * codebooks}
-    ggml_tensor* half_norms = nullptr;   // F32 {codes, codebooks}: -|entry|^2 / 2; encoding only
-    ggml_tensor* input_proj = nullptr;   // F32 {hidden, dim}; encoding only
-    ggml_tensor* output_proj = nullptr;  // F32 {dim, hidden}
+    int codes = 0;                         // entries of a codebook
+    std::vector<Matrix> codebooks;         // F32 {dim, codes} each
+    std::vector<ggml_tensor*> half_norms;  // F32 {codes} each: -|entry|^2 / 2; encoding only
+    Matrix input_proj;                     // {hidden, dim}; encoding only
+    Matrix output_proj;                    // {dim, hidden}
 
     struct Shape {
         int hidden, dim, codes, codebooks;
@@ -25,17 +24,16 @@ struct Rvq {
     static Rvq request(Weights& weights, const std::string& prefix, const Shape& shape, bool encoding);
 };
 
-// The vectors {hidden, frames} of I32 rows {frames * q}, codebook by codebook: entry n * frames + t is the
-// row of `entries`, n * codes + code, that frame t has from codebook n. Fewer codebooks than there are give a
-// coarser vector.
-ggml_tensor* build_rvq_decode(ggml_context* ctx, const Rvq& rvq, ggml_tensor* rows, int64_t frames);
+// The vectors {hidden, frames} that I32 codes {frames, q} stand for; row n is of codebook n. Fewer codebooks
+// than there are give coarser vectors.
+ggml_tensor* build_rvq_decode(Graph& graph, const Rvq& rvq, ggml_tensor* codes);
 
-// Nearest codes of x {hidden, frames}, written to `codes` I32 {frames, codebooks}; between equally near ones
+// Nearest codes of x {hidden, frames}, written to I32 codes {frames, codebooks}; between equally near ones
 // the lowest.
 void build_rvq_encode(Graph& graph, const Rvq& rvq, ggml_tensor* x, ggml_tensor* codes);
 
-// Upper bound of the nodes that build_rvq_encode creates.
-inline size_t rvq_encode_nodes(int codebooks) {
+// Upper bound of the nodes that decoding and encoding create.
+inline size_t rvq_nodes(int codebooks) {
     return 4 + 10 * static_cast<size_t>(codebooks);
 }
 

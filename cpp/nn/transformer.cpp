@@ -35,20 +35,20 @@ TransformerWeights TransformerWeights::request(Weights& weights, const std::stri
         layer.qkv = weights.matrix({{blk + "attn_q.weight", q_rows, q_rows},
                                     {blk + "attn_k.weight", c.kv_width(), c.kv_width()},
                                     {blk + "attn_v.weight", c.kv_width(), c.kv_width()}},
-                                   c.width);
-        layer.attn_output = weights.matrix(blk + "attn_output.weight", q_rows, c.width);
+                                   c.width, c.codec);
+        layer.attn_output = weights.matrix(blk + "attn_output.weight", q_rows, c.width, c.codec);
         layer.ffn_norm = weights.vector(blk + "ffn_norm.weight", c.width);
         if (c.codec) {
             layer.attn_norm_bias = weights.vector(blk + "attn_norm.bias", c.width);
             layer.attn_scale = weights.vector(blk + "attn_scale.weight", c.width);
             layer.ffn_norm_bias = weights.vector(blk + "ffn_norm.bias", c.width);
-            layer.ffn_up = weights.matrix(blk + "ffn_up.weight", c.width, c.ffn);
+            layer.ffn_up = weights.matrix(blk + "ffn_up.weight", c.width, c.ffn, c.codec);
             layer.ffn_scale = weights.vector(blk + "ffn_scale.weight", c.width);
         } else {
             layer.ffn_up = weights.matrix(
                 {{blk + "ffn_gate.weight", c.ffn, c.ffn}, {blk + "ffn_up.weight", c.ffn, c.ffn}}, c.width);
         }
-        layer.ffn_down = weights.matrix(blk + "ffn_down.weight", c.ffn, c.width);
+        layer.ffn_down = weights.matrix(blk + "ffn_down.weight", c.ffn, c.width, c.codec);
         out.layers.push_back(layer);
     }
     return out;
@@ -124,7 +124,11 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Tra
 
 // x + w y, the layer-scaled product of the codec included.
 ggml_tensor* add_product(Graph& graph, ggml_tensor* x, const Matrix& w, ggml_tensor* y, ggml_tensor* scale) {
-    if (scale == nullptr) return build_linear(graph, w, y, x);
+    if (scale == nullptr) {
+        Epilogue epilogue;
+        epilogue.residual = x;
+        return build_linear(graph, w, y, epilogue);
+    }
     return ggml_add(graph.ctx(), x, ggml_mul(graph.ctx(), build_linear(graph, w, y), scale));
 }
 

@@ -65,7 +65,7 @@ std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
     device->cpu_dev_ = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     auto* set_pool =
         cpu_function<void (*)(ggml_backend_t, ggml_threadpool_t)>("ggml_backend_cpu_set_threadpool");
-    auto* set_threads = cpu_function<ggml_backend_set_n_threads_t>("ggml_backend_set_n_threads");
+    device->set_threads_ = cpu_function<ggml_backend_set_n_threads_t>("ggml_backend_set_n_threads");
     auto* new_pool = cpu_function<ggml_threadpool_t (*)(ggml_threadpool_params*)>("ggml_threadpool_new");
 
     if (threads < 0) throw ArgumentError(cat("threads is ", threads, ", expected 0 (all cores) or more"));
@@ -96,7 +96,8 @@ std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
     params.poll = kPolling;
     device->pool_ = new_pool(&params);
     if (device->pool_ == nullptr) throw BackendError(cat("could not start ", device->threads_, " threads"));
-    set_threads(device->cpu_, device->threads_);
+    device->team_ = std::make_unique<ThreadTeam>(device->threads_);
+    device->use_graph_threads(true);
     set_pool(device->cpu_, device->pool_);
     device->name_ = ggml_backend_dev_name(gpu ? gpu : device->cpu_dev_);
     if (gpu != nullptr) {
@@ -116,6 +117,10 @@ Device::~Device() {
     if (gpu_) ggml_backend_free(gpu_);
     if (cpu_) ggml_backend_free(cpu_);
     if (pool_) cpu_function<void (*)(ggml_threadpool_t)>("ggml_threadpool_free")(pool_);
+}
+
+void Device::use_graph_threads(bool all) {
+    set_threads_(cpu_, all ? threads_ : 1);
 }
 
 ggml_backend_buffer_type_t Device::buffer_type() const {

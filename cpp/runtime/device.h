@@ -10,6 +10,7 @@
 
 #include "ggml-backend.h"
 #include "ggml.h"
+#include "runtime/thread_team.h"
 
 namespace csm {
 
@@ -41,6 +42,11 @@ class Device {
     std::vector<ggml_backend_t> backends() const;
     ggml_backend_t main_backend() const { return gpu_ ? gpu_ : cpu_; }
 
+    // Workers of our own nodes.
+    ThreadTeam& team() { return *team_; }
+    // How many of ggml's threads run the CPU graphs that follow: all of them, or only the caller's.
+    void use_graph_threads(bool all);
+
     // Graphs of one device run one at a time, whoever asks.
     std::mutex& mutex() { return mutex_; }
 
@@ -53,6 +59,8 @@ class Device {
     ggml_backend_t cpu_ = nullptr;
     ggml_backend_t gpu_ = nullptr;
     ggml_threadpool_t pool_ = nullptr;
+    ggml_backend_set_n_threads_t set_threads_ = nullptr;
+    std::unique_ptr<ThreadTeam> team_;
     std::vector<ggml_backend_buffer_type_t> extra_types_;
     std::mutex mutex_;
 };

@@ -51,6 +51,10 @@ void Graph::add_output(ggml_tensor* tensor) {
 
 void Graph::allocate() {
     bool done = false;
+    for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
+        const ggml_op op = ggml_graph_node(graph_, i)->op;
+        ggml_products_ |= op == GGML_OP_MUL_MAT || op == GGML_OP_MUL_MAT_ID;
+    }
     if (device_->is_cpu()) {
         allocator_.reset(ggml_gallocr_new(device_->buffer_type()));
         done = ggml_gallocr_alloc_graph(allocator_.get(), graph_);
@@ -65,6 +69,7 @@ void Graph::allocate() {
 
 void Graph::compute() {
     const std::lock_guard<std::mutex> lock(device_->mutex());
+    device_->use_graph_threads(ggml_products_);
     const ggml_status status = device_->is_cpu() ? ggml_backend_graph_compute(device_->main_backend(), graph_)
                                                  : ggml_backend_sched_graph_compute(scheduler_.get(), graph_);
     if (status != GGML_STATUS_SUCCESS) {

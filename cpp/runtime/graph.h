@@ -62,8 +62,9 @@ class Graph {
     ContextPtr ctx_;
     ggml_cgraph* graph_;
     std::vector<std::shared_ptr<void>> kept_;
-    AllocatorPtr allocator_;  // CPU: one buffer
-    SchedulerPtr scheduler_;  // other devices: operators they lack run on the CPU
+    bool ggml_products_ = false;  // whether ggml has anything to compute that is worth its threads
+    AllocatorPtr allocator_;      // CPU: one buffer
+    SchedulerPtr scheduler_;      // other devices: operators they lack run on the CPU
 };
 
 // Whole-tensor transfers from and to host memory; sizes are checked in debug builds.

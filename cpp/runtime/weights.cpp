@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "runtime/error.h"
+#include "runtime/gemm.h"
 #include "runtime/huge_pages.h"
 
 namespace csm {
@@ -113,41 +114,54 @@ ggml_tensor* Weights::place(ggml_type type, int64_t columns, int64_t rows) {
     return ggml_new_tensor_2d(plain_.get(), type, columns, rows);
 }
 
-Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns) {
+bool Weights::use_panels() const {
+    return kHaveGemm && device_->is_cpu();
+}
+
+Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, bool exact) {
     ggml_type type = slices.front().tensor->type;
     int64_t rows = 0;
     for (const auto& slice : slices) {
         rows += slice.shape[1];
-        if (slice.tensor->type != type) type = GGML_TYPE_F32;
+        if (slice.tensor->type != type || (exact && is_float(slice.tensor->type))) type = GGML_TYPE_F32;
     }
-    const PackedMatrix* packed = nullptr;
-    ggml_tensor* tensor = nullptr;
-    if (device_->is_cpu() && PackedMatrix::supported(type, columns, rows)) {
+    Matrix matrix;
+    matrix.columns = columns;
+    matrix.rows = rows;
+    matrix.panels = type == GGML_TYPE_F32 && use_panels();
+    if (matrix.panels) {
+        matrix.tensor = ggml_new_tensor_1d(plain_.get(), GGML_TYPE_F32, gemm_packed_size(columns, rows));
+    } else if (device_->is_cpu() && PackedMatrix::supported(type, columns, rows)) {
         packed_.push_back({type, columns, rows});
-        packed = &packed_.back();
-        tensor = ggml_new_tensor_1d(plain_.get(), GGML_TYPE_I8, static_cast<int64_t>(packed->bytes()));
+        matrix.packed = &packed_.back();
+        matrix.tensor =
+            ggml_new_tensor_1d(plain_.get(), GGML_TYPE_I8, static_cast<int64_t>(matrix.packed->bytes()));
     } else {
-        tensor = place(type, columns, rows);
+        matrix.tensor = place(type, columns, rows);
     }
-    items_.push_back({tensor, [slices, type, packed](ggml_tensor* t) {
-                          const std::vector<uint8_t> data = read_stack(slices, type);
-                          if (packed != nullptr) {
-                              packed->pack(data.data(), t->data);
-                          } else {
-                              ggml_backend_tensor_set(t, data.data(), 0, data.size());
-                          }
-                      }});
-    return {tensor, packed};
+    items_.push_back(
+        {matrix.tensor, [slices, type, matrix](ggml_tensor* t) {
+             const std::vector<uint8_t> data = read_stack(slices, type);
+             if (matrix.panels) {
+                 gemm_pack(reinterpret_cast<const float*>(data.data()), matrix.columns, matrix.rows,
+                           static_cast<float*>(t->data));
+             } else if (matrix.packed != nullptr) {
+                 matrix.packed->pack(data.data(), t->data);
+             } else {
+                 ggml_backend_tensor_set(t, data.data(), 0, data.size());
+             }
+         }});
+    return matrix;
 }
 
-Matrix Weights::matrix(const std::vector<Part>& parts, int64_t columns) {
+Matrix Weights::matrix(const std::vector<Part>& parts, int64_t columns, bool exact) {
     std::vector<TensorSlice> slices;
     for (const auto& part : parts) {
         TensorSlice slice = require(part.name, {columns, part.expected});
         slice.shape = {columns, part.rows};
         slices.push_back(std::move(slice));
     }
-    return stack(slices, columns);
+    return stack(slices, columns, exact);
 }
 
 Matrix Weights::matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns,
@@ -155,7 +169,7 @@ Matrix Weights::matrix_page(const std::string& name, int64_t page, int64_t pages
     TensorSlice slice = require(name, {columns, expected, pages});
     slice.first_row += page * expected;
     slice.shape = {columns, rows};
-    return stack({slice}, columns);
+    return stack({slice}, columns, false);
 }
 
 ggml_tensor* Weights::table(const std::string& name, int64_t columns, int64_t rows) {
@@ -174,6 +188,29 @@ ggml_tensor* Weights::table(const std::string& name, int64_t columns, int64_t ro
                           }
                       }});
     return tensor;
+}
+
+Matrix Weights::f32_matrix(const std::string& name, std::vector<int64_t> in_ne, int64_t columns, int64_t rows,
+                           Transform transform) {
+    Matrix matrix;
+    matrix.columns = columns;
+    matrix.rows = rows;
+    matrix.panels = use_panels();
+    if (!matrix.panels) {
+        matrix.tensor = f32(name, std::move(in_ne), {columns, rows}, std::move(transform));
+        return matrix;
+    }
+    matrix.tensor = f32(name, std::move(in_ne), {gemm_packed_size(columns, rows)},
+                        [=](const float* from, float* to) {
+                            if (!transform) {
+                                gemm_pack(from, columns, rows, to);
+                                return;
+                            }
+                            std::vector<float> made(static_cast<size_t>(columns * rows));
+                            transform(from, made.data());
+                            gemm_pack(made.data(), columns, rows, to);
+                        });
+    return matrix;
 }
 
 TensorSlice Weights::require_float(const std::string& name, std::vector<int64_t> ne) const {

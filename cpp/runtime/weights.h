@@ -33,11 +33,12 @@ class TensorSource {
     virtual std::string describe(const std::string& name) const = 0;
 };
 
-// A matrix to multiply with; see nn/linear.h. Packed ones are bytes {n} that only their PackedMatrix can
-// read.
+// A matrix to multiply with; see nn/linear.h.
 struct Matrix {
-    ggml_tensor* tensor = nullptr;
-    const PackedMatrix* packed = nullptr;  // owned by Weights; null for ggml's own layouts
+    ggml_tensor* tensor = nullptr;         // {columns, rows} in ggml's layout, or one of those below
+    const PackedMatrix* packed = nullptr;  // bytes {n} that only this, owned by Weights, can read
+    bool panels = false;                   // F32 {n}, packed by gemm_pack
+    int64_t columns = 0, rows = 0;
 };
 
 class Weights {
@@ -48,15 +49,17 @@ class Weights {
     bool has(const std::string& name) const { return source_->find(name).file != nullptr; }
 
     // A matrix {columns, sum of rows} to multiply with; several names are stacked row-wise into one. rows
-    // says how many leading rows of each tensor to take. Types that differ within a stack are widened to F32.
+    // says how many leading rows of each tensor to take. Types that differ within a stack are widened to F32;
+    // so are all floating-point types where `exact` products are wanted, as ggml rounds the other factor of a
+    // product with an F16 or BF16 matrix to that type.
     struct Part {
         std::string name;
         int64_t rows;      // rows to load
         int64_t expected;  // rows the file must have
     };
-    Matrix matrix(const std::vector<Part>& parts, int64_t columns);
-    Matrix matrix(const std::string& name, int64_t columns, int64_t rows) {
-        return matrix({{name, rows, rows}}, columns);
+    Matrix matrix(const std::vector<Part>& parts, int64_t columns, bool exact = false);
+    Matrix matrix(const std::string& name, int64_t columns, int64_t rows, bool exact = false) {
+        return matrix({{name, rows, rows}}, columns, exact);
     }
     // Page `page` of a stack of equal matrices ({columns, expected, pages} in the file).
     Matrix matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns, int64_t rows,
@@ -71,6 +74,9 @@ class Weights {
     using Transform = std::function<void(const float* in, float* out)>;
     ggml_tensor* f32(const std::string& name, std::vector<int64_t> in_ne, std::vector<int64_t> out_ne,
                      Transform transform = nullptr);
+    // An F32 matrix {columns, rows} made in the same way.
+    Matrix f32_matrix(const std::string& name, std::vector<int64_t> in_ne, int64_t columns, int64_t rows,
+                      Transform transform = nullptr);
     // Tensors of equal shape behind one another along the last dimension, as F32.
     ggml_tensor* f32_stack(const std::vector<std::string>& names, const std::vector<int64_t>& ne);
     // An F32 tensor computed from others by the caller, `fill(out)` at load time.
@@ -90,7 +96,8 @@ class Weights {
     TensorSlice require(const std::string& name, std::vector<int64_t> ne) const;
     TensorSlice require_float(const std::string& name, std::vector<int64_t> ne) const;
     ggml_tensor* place(ggml_type type, int64_t columns, int64_t rows);
-    Matrix stack(const std::vector<TensorSlice>& slices, int64_t columns);
+    Matrix stack(const std::vector<TensorSlice>& slices, int64_t columns, bool exact);
+    bool use_panels() const;
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<const TensorSource> source_;

@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "check.h"
-#include "nn/gemm.h"
 #include "nn/philox.h"
+#include "runtime/gemm.h"
 
 namespace {
 
@@ -47,7 +47,8 @@ struct Product {
                             extras ? residual.data() : nullptr,
                             y.data(),
                             extras};
-        for (int thread = 0; thread < threads; ++thread) kernels.gemm(job, thread, threads);
+        const int64_t n = kernels.units(job);
+        for (int i = 0; i < threads; ++i) kernels.gemm(job, n * i / threads, n * (i + 1) / threads);
         return y;
     }
 

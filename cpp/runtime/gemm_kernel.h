@@ -125,21 +125,26 @@ void narrow_row(const Gemm& g, int64_t row) {
     }
 }
 
-// The share of one thread: a run of tiles. Weights that the cache holds are gone through for each tile of
-// rows; larger ones are gone through once, and the rows for each panel.
-void run(const Gemm& g, int thread, int threads) {
+// A unit is one tile, or one row of a narrow product.
+int64_t units(const Gemm& g) {
+    if (g.out < kGemmNarrow) return g.rows;
+    return (g.out + kGemmPanel - 1) / kGemmPanel * ((g.rows + CSM_ROWS - 1) / CSM_ROWS);
+}
+
+// Weights that a core's cache holds are gone through for each tile of rows; of larger ones each panel is gone
+// through once, with all rows.
+void run(const Gemm& g, int64_t first_unit, int64_t last_unit) {
     constexpr int64_t kCachedWeights = 1 << 16;
     if (g.out < kGemmNarrow) {
-        for (int64_t row = g.rows * thread / threads; row < g.rows * (thread + 1) / threads; ++row)
-            narrow_row(g, row);
+        for (int64_t row = first_unit; row < last_unit; ++row) narrow_row(g, row);
         return;
     }
     const int64_t panels = (g.out + kGemmPanel - 1) / kGemmPanel;
     const int64_t tiles = (g.rows + CSM_ROWS - 1) / CSM_ROWS;
-    const bool rows_first = g.in * g.out > kCachedWeights;
-    for (int64_t i = panels * tiles * thread / threads; i < panels * tiles * (thread + 1) / threads; ++i) {
-        const int64_t panel = rows_first ? i / tiles : i % panels;
-        const int64_t part = rows_first ? i % tiles : i / panels;
+    const bool panels_first = g.in * g.out > kCachedWeights;
+    for (int64_t unit = first_unit; unit < last_unit; ++unit) {
+        const int64_t panel = panels_first ? unit / tiles : unit % panels;
+        const int64_t part = panels_first ? unit % tiles : unit / panels;
         const int64_t row = g.rows * part / tiles;
         tile_of<CSM_ROWS>(g.rows * (part + 1) / tiles - row, g, row, panel);
     }

@@ -1,4 +1,4 @@
-#include "nn/gemm.h"
+#include "runtime/gemm.h"
 
 #include <algorithm>
 
@@ -43,7 +43,7 @@ namespace avx512 {
 #define CSM_LANES 16
 #define CSM_VECTORS 2
 #define CSM_ROWS 12
-#include "nn/gemm_kernel.h"
+#include "runtime/gemm_kernel.h"
 }  // namespace avx512
 CSM_TARGET_END
 
@@ -52,7 +52,7 @@ namespace avx2 {
 #define CSM_LANES 8
 #define CSM_VECTORS 2
 #define CSM_ROWS 6
-#include "nn/gemm_kernel.h"
+#include "runtime/gemm_kernel.h"
 }  // namespace avx2
 CSM_TARGET_END
 
@@ -66,7 +66,7 @@ namespace baseline {
 #else
 #define CSM_ROWS 6
 #endif
-#include "nn/gemm_kernel.h"
+#include "runtime/gemm_kernel.h"
 }  // namespace baseline
 
 std::vector<GemmKernels> usable_kernels() {
@@ -76,10 +76,10 @@ std::vector<GemmKernels> usable_kernels() {
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-        usable.push_back({"avx512", avx512::run, avx512::elu_array});
-    if (has_avx2) usable.push_back({"avx2", avx2::run, avx2::elu_array});
+        usable.push_back({"avx512", avx512::units, avx512::run, avx512::elu_array});
+    if (has_avx2) usable.push_back({"avx2", avx2::units, avx2::run, avx2::elu_array});
 #endif
-    usable.push_back({"baseline", baseline::run, baseline::elu_array});
+    usable.push_back({"baseline", baseline::units, baseline::run, baseline::elu_array});
     return usable;
 }
 

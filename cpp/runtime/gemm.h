@@ -27,6 +27,15 @@ int64_t gemm_packed_size(int64_t in, int64_t out);
 // Packs weights, `out` rows of `in`.
 void gemm_pack(const float* weights, int64_t in, int64_t out, float* packed);
 
+// Where input k of an output stands in a packed matrix: at offset + k * step.
+struct GemmEntry {
+    int64_t offset, step;
+};
+inline GemmEntry gemm_entry(int64_t in, int64_t out, int64_t output) {
+    if (out < kGemmNarrow) return {output * in, 1};
+    return {output / kGemmPanel * kGemmPanel * in + output % kGemmPanel, kGemmPanel};
+}
+
 struct Gemm {
     const float* x;  // rows of `in` inputs, x_step floats from row to row; rows may overlap
     int64_t x_step;
@@ -42,8 +51,9 @@ struct Gemm {
 // The kernels for one instruction set.
 struct GemmKernels {
     const char* name;
-    // The share of thread `thread` of `threads`; the shares together are the product.
-    void (*gemm)(const Gemm& job, int thread, int threads);
+    // A product is made of so many units of work, which may be computed in any order.
+    int64_t (*units)(const Gemm& job);
+    void (*gemm)(const Gemm& job, int64_t first_unit, int64_t last_unit);
     // y[i] = elu(x[i]) = x[i] > 0 ? x[i] : exp(x[i]) - 1
     void (*elu)(const float* x, int64_t n, float* y);
 };
