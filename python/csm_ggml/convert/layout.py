@@ -19,8 +19,10 @@ class Role(Enum):
 
     SMALL = "norms, biases, scales, rotary factors"
     TABLE = "embeddings, of which single rows are read"
-    BACKBONE = "matrices of the backbone and its head"
-    DEPTH = "matrices of the depth decoder and its heads"
+    BACKBONE = "matrices of the backbone"
+    DEPTH = "matrices of the depth decoder"
+    BACKBONE_HEAD = "the backbone's head"
+    DEPTH_HEAD = "the depth decoder's projection and heads"
     CODEC_MATRIX = "matrices of the codec's transformers"
     CODEC_CONVOLUTION = "convolutions and quantizer projections of the codec"
     CODEBOOK = "codebook vectors"
@@ -48,13 +50,13 @@ def expected(config: ModelConfig, *, encoder: bool = True) -> list[Spec]:
         Spec("text_embd.weight", (config.text_vocab_size, width), Role.TABLE),
         Spec("audio_embd.weight", (config.codebooks * codes, width), Role.TABLE),
         *_transformer("backbone", config.backbone, Role.BACKBONE),
-        Spec("codebook0_head.weight", (codes, width), Role.BACKBONE),
+        Spec("codebook0_head.weight", (codes, width), Role.BACKBONE_HEAD),
         *_transformer("depth", config.depth, Role.DEPTH),
-        Spec("depth.projection.weight", (config.depth.embedding_length, width), Role.DEPTH),
+        Spec("depth.projection.weight", (config.depth.embedding_length, width), Role.DEPTH_HEAD),
         Spec(
             "depth.heads.weight",
             (config.codebooks - 1, codes, config.depth.embedding_length),
-            Role.DEPTH,
+            Role.DEPTH_HEAD,
         ),
         *_mimi(config),
     ]
