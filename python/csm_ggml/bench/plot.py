@@ -30,9 +30,9 @@ def save_plot(document: dict[str, Any], path: str | Path) -> None:
         speed.plot(batches, [row["codes_per_second"] for row in own], marker="o", label=label)
         factor.plot(batches, [row["rtf"] for row in own], marker="o", label=label)
     batches = sorted({row["batch"] for row in rows})
-    # Each utterance is heard at so many codes per second.
+    # An utterance is heard at so many codes per second.
     heard = rows[0]["codes_per_second"] * rows[0]["rtf"] / rows[0]["batch"]
-    speed.plot(batches, [heard * batch for batch in batches], "k--", label="real time")
+    speed.axhline(heard, color="k", linestyle="--", label="real time, one utterance")
     factor.axhline(1, color="k", linestyle="--", label="real time")
     speed.set_ylabel("codes per second, all utterances")
     factor.set_ylabel("real-time factor of each utterance")
