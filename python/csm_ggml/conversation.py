@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from csm_ggml.audio import Audio
@@ -66,6 +66,7 @@ class Conversation:
             )
         }
         self._lock = threading.Lock()
+        self._owner: int | None = None
         self._lent = ExitStack()
         self._engine: Engine | None = None
         self._dialogue: Dialogue | None = None
@@ -91,7 +92,7 @@ class Conversation:
             **options: As in `CSM.generate`, except voice and context, for this utterance alone.
 
         Raises:
-            As `CSM.generate`; RuntimeError if the conversation is closed.
+            As `CSM.generate`; RuntimeError if the conversation is closed, or a stream of it open.
         """
         request = self._request(text, seed, options)
         return Audio.concatenate(self._speak(request, WHOLE))
@@ -133,16 +134,17 @@ class Conversation:
             ValueError: As for `Segment` in `context`.
         """
         [spoken] = self._requests.context([segment], {})
-        with self._lock:
+        with self._alone():
             self._segments.append(spoken)
             if self._dialogue is not None:
                 self._dialogue.segments.append(spoken)
 
     def close(self) -> None:
         """Give the engine back; nothing can be said any more."""
-        with self._lock:
+        with self._alone():
             self._closed = True
-            self._give_back()
+            self._engine = self._dialogue = None
+            self._lent.close()
 
     def __enter__(self) -> Conversation:
         """The conversation."""
@@ -152,6 +154,24 @@ class Conversation:
         """Close it."""
         self.close()
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads waiting; the same thread would wait for itself forever.
+
+        Raises:
+            RuntimeError: If a stream is open that this thread has begun.
+        """
+        if not self._lock.acquire(blocking=self._owner != threading.get_ident()):
+            raise RuntimeError(
+                "a stream of this conversation is still open: read it to its end, or close it"
+            )
+        self._owner = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._owner = None
+            self._lock.release()
+
     def _request(self, text: str, seed: int | None, options: Mapping[str, Any]) -> Request:
         if own := sorted({"voice", "context"} & set(options)):
             raise TypeError(f"{own[0]} belongs to the whole conversation, not to one utterance")
@@ -160,7 +180,7 @@ class Conversation:
         return self._requests.request(text, seed, {**self._options, **options}, self._known)
 
     def _speak(self, request: Request, chunks: ChunkSizes) -> Generator[Audio, None, None]:
-        with self._lock:
+        with self._alone():
             if self._closed:
                 raise RuntimeError("the conversation is closed")
             engine, dialogue = self._place()
@@ -186,16 +206,17 @@ class Conversation:
                 if self._segments == before:
                     dialogue.restore(before)
                 raise
-            except BaseException:
+            except BaseException as error:
                 self._segments = before
-                self._drop()
+                self._engine = self._dialogue = None
+                # Nobody knows what state the engine was left in: the pool drops it.
+                self._lent.__exit__(type(error), error, error.__traceback__)
                 raise
 
     def _place(self) -> tuple[Engine, Dialogue]:
         """The engine and the slot; both anew at the beginning and after an error."""
         if self._engine is None or self._dialogue is None:
-            self._engine = self._lent.enter_context(self._engines.borrow())
-            slot = self._engine.open(seed=0, **Sampling().as_dict())
+            self._engine, slot = self._lent.enter_context(_borrow_slot(self._engines))
             self._dialogue = Dialogue(
                 self._engine,
                 slot,
@@ -206,13 +227,16 @@ class Conversation:
             )
         return self._engine, self._dialogue
 
-    def _give_back(self) -> None:
-        if self._engine is not None and self._dialogue is not None:
-            self._engine.close(self._dialogue.slot)
-        self._engine = self._dialogue = None
-        self._lent.close()
 
-    def _drop(self) -> None:
-        """Let go of an engine that nobody knows the state of: the pool must not lend it again."""
-        self._engine = self._dialogue = None
-        self._lent.pop_all()
+@contextmanager
+def _borrow_slot(engines: Pool[Engine]) -> Iterator[tuple[Engine, int]]:
+    """An engine and a slot of it, freed when the block ends or its owner is garbage."""
+    with engines.borrow() as engine:
+        slot = engine.open(seed=0, **Sampling().as_dict())
+        try:
+            yield engine, slot
+        except GeneratorExit:
+            engine.close(slot)
+            raise
+        else:
+            engine.close(slot)
