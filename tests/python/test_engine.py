@@ -11,7 +11,8 @@ import pytest
 from csm_ggml import _core
 from numpy.typing import NDArray
 from reference import engines, scenes
-from reference.compare import assert_codes_equal
+from reference.compare import assert_codes_equal, assert_logits_close
+from reference.expected import whole
 from reference.recipes import GROUPED8, PLAIN4, SINGLE32, Recipe
 
 Load = Callable[..., _core.Model]
@@ -209,6 +210,39 @@ def test_forced_codes_may_be_partial(model: Load) -> None:
     wanted = logits[0].argmax(axis=-1)
     wanted[1] = 17
     np.testing.assert_array_equal(codes[0], wanted)
+
+
+@pytest.mark.parametrize("recipe", [PLAIN4, GROUPED8], ids=lambda recipe: recipe.name)
+def test_steps_and_prefill_agree_over_the_whole_context(recipe: Recipe, model: Load) -> None:
+    """Hundreds of frames, one by one, against the same rows in one prompt."""
+    prompt = scenes.text_prompt(recipe)
+    codes = scenes.codes(
+        recipe, "long", recipe.config["max_position_embeddings"] - len(prompt.text)
+    )
+    stepped = engines.forced_logits(model(recipe.name), prompt, codes)[:, 0]
+    spoken = scenes.Prompt(np.full(len(codes) - 1, -1, np.int32), codes[:-1])
+    rows = scenes.join(prompt, spoken)
+    at_once = engines.prefill_logits(model(recipe.name), rows)[len(prompt.text) - 1 :]
+    assert_logits_close(stepped, whole(at_once, recipe), recipe.name)
+
+
+def test_a_long_neighbour(model: Load) -> None:
+    """Utterances of very different lengths in one batch, while the longer ones outgrow a bucket."""
+    long, short = (
+        scenes.join(
+            scenes.text_rows(scenes.segment_text(GROUPED8, "old", 4), GROUPED8.codebooks),
+            scenes.audio_rows(scenes.codes(GROUPED8, f"old {frames}", frames)),
+            scenes.text_rows(scenes.segment_text(GROUPED8, "new", 4), GROUPED8.codebooks),
+        )
+        for frames in (235, 3)
+    )
+    prompts = [short, long, short, long]
+    engine = _core.Engine(model("grouped8"), slots=4)
+    slots = [engines.open_slot(engine, p, seed=i) for i, p in enumerate(prompts)]
+    said = engines.speak(engine, slots, FRAMES)
+    for i, prompt in enumerate(prompts):
+        wanted = engines.speak_alone(model("grouped8"), prompt, FRAMES, seed=i)
+        assert_codes_equal(said[i], wanted, f"utterance {i}")
 
 
 # The life of a slot

@@ -33,3 +33,14 @@ def test_logits(model: Callable[..., _core.Model], type: str) -> None:
     ):
         found = cosine(run(exact), run(quantized))
         assert found >= COSINES[type], f"{type}, {kind}: cosine {found:.5f}"
+
+
+def test_half_precision_cache(model: Callable[..., _core.Model]) -> None:
+    """Keys and values in F16, which quantized models use: next to no change."""
+    prompt, logits = scenes.text_prompt(WIDE), {}
+    for kind in ("f32", "f16"):
+        engine = _core.Engine(model("wide"), kv_type=kind)
+        slot = engines.open_slot(engine, prompt, **engines.GREEDY)
+        forced = scenes.forced_codes(WIDE)[:1]
+        _, logits[kind] = engine.step([slot], forced=forced, return_logits=True)
+    assert cosine(logits["f32"], logits["f16"]) >= 0.99999

@@ -4,7 +4,7 @@ A recipe is small enough to commit where a checkpoint is not. The configurations
 other in everything that the engine must read from the file instead of assuming: widths, heads
 (plain, grouped, one key/value head), head widths that are not width / heads, codebooks, layers,
 vocabularies, epsilons, RoPE bases and scaling, and for the codec filters, ratios, kernels, residual
-blocks, dilation, compression and windows.
+blocks, dilation, compression, windows and semantic codebooks.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ PLAIN4 = Recipe(
 )
 
 # Eight codebooks, grouped heads wider than width / heads, scaled RoPE; a codec with two residual
-# blocks a stage, growing dilation, other kernels, grouped heads and a window that is odd.
+# blocks a stage, growing dilation, other kernels, grouped heads, two semantic codebooks and a
+# window that is odd.
 GROUPED8 = Recipe(
     "grouped8",
     seed=23,
@@ -205,6 +206,7 @@ GROUPED8 = Recipe(
             "num_residual_layers": 2,
             "dilation_growth_rate": 3,
             "compress": 4,
+            "num_semantic_quantizers": 2,
             "norm_eps": 1e-6,
         },
     ),
