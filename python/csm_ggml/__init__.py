@@ -23,8 +23,10 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         VoiceFileError,
     )
+    from csm_ggml.longform import LongForm
     from csm_ggml.model import CSM
     from csm_ggml.options import GenerateOptions
+    from csm_ggml.recording import Progress, Recording
     from csm_ggml.segment import Segment
     from csm_ggml.stats import Stats
     from csm_ggml.voice import Voice
@@ -37,8 +39,11 @@ __all__ = [
     "ContextLengthError",
     "Conversation",
     "GenerateOptions",
+    "LongForm",
     "ModelFormatError",
     "ModelNotFoundError",
+    "Progress",
+    "Recording",
     "Segment",
     "SpokenTurn",
     "Stats",
@@ -57,8 +62,11 @@ _HOMES = {
     "ContextLengthError": "errors",
     "Conversation": "conversation",
     "GenerateOptions": "options",
+    "LongForm": "longform",
     "ModelFormatError": "errors",
     "ModelNotFoundError": "errors",
+    "Progress": "recording",
+    "Recording": "recording",
     "Segment": "segment",
     "SpokenTurn": "audio",
     "Stats": "stats",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml import _core, hub
-from csm_ggml.audio import Audio
+from csm_ggml.audio import Audio, output_format
 from csm_ggml.backends import load_backends
 from csm_ggml.batch import batch_options, batch_seeds
 from csm_ggml.conversation import Conversation
 from csm_ggml.errors import ContextLengthError
 from csm_ggml.generation import Request, generate_frames, spoken_codes
 from csm_ggml.loaded import LoadedModel
-from csm_ggml.options import GenerateOptions, check_count
+from csm_ggml.longform import LongForm, LongReading, as_long_form
+from csm_ggml.options import GenerateOptions, check_count, resolve_seed
 from csm_ggml.prompt import SpokenSegment
+from csm_ggml.recording import Progress, Recording, job_digest, record
 from csm_ggml.segment import AudioLike, Segment
 from csm_ggml.synthesis import WHOLE, ChunkSizes, synthesize
 from csm_ggml.threads import default_threads
@@ -94,7 +96,12 @@ class CSM(LoadedModel):
     # Text to speech
 
     def generate(
-        self, text: str, *, seed: int | None = None, **options: Unpack[GenerateOptions]
+        self,
+        text: str,
+        *,
+        seed: int | None = None,
+        long_form: str | LongForm | None = None,
+        **options: Unpack[GenerateOptions],
     ) -> Audio:
         """Speak.
 
@@ -104,6 +111,9 @@ class CSM(LoadedModel):
                 `speaker`. Line breaks count as spaces.
             seed: The same seed gives the same speech, whatever the batch, the threads and the
                 neighbours. Drawn, and told in `Audio.seed`, if left out.
+            long_form: For texts of any length: "batch" or "chain", or all settings as a
+                `LongForm`. The text is cut into pieces, which are spoken with the same voice and
+                joined without their silent ends; `codes` do not match `samples` then.
             **options: See `GenerateOptions`: temperature, top_k, top_p, depth_temperature,
                 depth_top_k, depth_top_p, max_seconds, max_frames, silence_seconds, silence_db,
                 loop_seconds, retries, voice, context, speaker. temperature=0 is greedy.
@@ -119,6 +129,8 @@ class CSM(LoadedModel):
             ValueError: If the text is empty or an option is out of range.
             TypeError: If an option is unknown or of the wrong type.
         """
+        if long_form is not None:
+            return Audio.concatenate(self._reading(text, seed, long_form, options).speak())
         request = self._requests.request(text, seed, options)
         return Audio.concatenate(audio for _, audio in self._synthesize([request]))
 
@@ -127,6 +139,7 @@ class CSM(LoadedModel):
         text: str,
         *,
         seed: int | None = None,
+        long_form: str | LongForm | None = None,
         first_chunk_frames: int = 1,
         chunk_frames: int = 6,
         **options: Unpack[GenerateOptions],
@@ -139,6 +152,7 @@ class CSM(LoadedModel):
         Args:
             text: As in `generate`.
             seed: As in `generate`.
+            long_form: As in `generate`; a chunk is a whole piece then.
             first_chunk_frames: Frames in the first chunk; few, so that the sound starts early.
             chunk_frames: Frames in each chunk after it. With `retries`, chunks are whole turns
                 instead: what was handed out cannot be drawn again.
@@ -156,6 +170,8 @@ class CSM(LoadedModel):
             first=check_count("first_chunk_frames", first_chunk_frames),
             later=check_count("chunk_frames", chunk_frames),
         )
+        if long_form is not None:
+            return self._reading(text, seed, long_form, options).speak()
         request = self._requests.request(text, seed, options)
 
         def stream() -> Generator[Audio, None, None]:
@@ -220,6 +236,68 @@ class CSM(LoadedModel):
         for number, audio in self._synthesize(requests, slots=slots):
             chunks[number].append(audio)
         return [Audio.concatenate(own) for own in chunks]
+
+    # Long texts
+
+    def generate_to_file(
+        self,
+        text: str,
+        path: str | os.PathLike[str],
+        *,
+        long_form: str | LongForm = "batch",
+        seed: int | None = None,
+        resume: bool = True,
+        progress: Callable[[Progress], None] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Recording:
+        """Speak a long text, such as a chapter, into an audio file.
+
+        The file is written while the text is spoken, and memory does not grow with the text. What
+        is spoken is also noted in a file beside it, `path` + ".progress", until all is done: after
+        an interruption the same call goes on where it was, and gives the same file.
+
+        Args:
+            text: What to say; blank lines separate paragraphs. See `LongForm` for how it is taken
+                apart and joined.
+            path: .wav, .flac or .ogg, 16 bits.
+            long_form: "batch", "chain", or all settings as a `LongForm`.
+            seed: Of the first piece; each further piece gets one more. Drawn if left out.
+            resume: Whether to go on with an interrupted run of the same text, model and options;
+                else it starts anew.
+            progress: Called after each piece.
+            **options: As in `generate`, for each piece; retries is 2 if left out.
+
+        Raises:
+            AudioFileError: If the extension is unknown.
+            As `generate`, and OSError.
+        """
+        output_format(path)
+        reading = self._reading(text, seed, long_form, options)
+        return record(
+            reading,
+            path,
+            job=job_digest(reading, self.fingerprint),
+            seed_given=seed is not None,
+            sample_rate=self.sample_rate,
+            resume=resume,
+            progress=progress,
+        )
+
+    def _reading(
+        self,
+        text: str,
+        seed: int | None,
+        long_form: str | LongForm,
+        options: Mapping[str, Any],
+    ) -> LongReading:
+        return LongReading(
+            self._requests,
+            lambda requests, slots: self._synthesize(requests, slots=slots),
+            text,
+            seed=resolve_seed(seed),
+            long_form=as_long_form(long_form),
+            options=options,
+        )
 
     # Voices and conversations
 

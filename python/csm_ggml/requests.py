@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,28 @@ class RequestBuilder:
         )
         check_fits(request, self.prompts, int(self._config["csm.context_length"]))
         return request
+
+    def conditioned(
+        self,
+        request: Request,
+        fixed: tuple[SpokenSegment, ...],
+        more: tuple[SpokenSegment, ...] = (),
+    ) -> Request:
+        """The request after another context.
+
+        Args:
+            request: Of one turn.
+            fixed: What goes before, in place of its context; evaluated once for all requests that
+                share it.
+            more: What follows that.
+
+        Raises:
+            ContextLengthError: If it does not fit.
+        """
+        prefix = self._prefixes.get(fixed, self.prompts) if fixed else None
+        changed = replace(request, context=(*fixed, *more), voices=len(fixed), prefix=prefix)
+        check_fits(changed, self.prompts, int(self._config["csm.context_length"]))
+        return changed
 
     def voices(self, voices: Sequence[Voice]) -> tuple[tuple[SpokenSegment, ...], Prefix | None]:
         """The voices as segments, and their prefix; None without voices.

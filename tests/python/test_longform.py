@@ -1,0 +1,321 @@
+"""Long texts: pieces, joins, what a piece is conditioned on, files that survive interruptions."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Segment, Voice
+from csm_ggml.convert import make_random
+from csm_ggml.journal import Journal, Record
+from csm_ggml.longform import split_pieces, trim_silence
+from csm_ggml.writer import AudioWriter, wav_header
+
+TEXT = """The first sentence is here. The second one follows it.
+
+[1]Somebody else says this, and it is quite a long sentence. So he does.
+* * *
+
+[0]Then the first one speaks again. And that is all there is to be told.
+"""
+PIECES = [
+    (0, "The first sentence is here.", True),
+    (0, "The second one follows it.", False),
+    (1, "Somebody else says this,", True),
+    (1, "and it is quite a long sentence.", False),
+    (1, "So he does. * * *", False),
+    (0, "Then the first one speaks again.", True),
+    (0, "And that is all there is to be told.", False),
+]
+FORM = LongForm(piece_characters=40, batch_size=3, pause=0.1, paragraph_pause=0.25)
+CHAIN = LongForm("chain", piece_characters=40, pause=0.1, paragraph_pause=0.25)
+OPTIONS: dict[str, Any] = {"max_frames": 5, "retries": 0}
+GREEDY: dict[str, Any] = {**OPTIONS, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def csm(tmp_path_factory: pytest.TempPathFactory) -> CSM:
+    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
+    return CSM.from_pretrained(out, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def voices(csm: CSM) -> list[Voice]:
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 8 * 1920))
+    return [csm.create_voice(own, f"Voice {n}.", speaker=n) for n, own in enumerate(noise)]
+
+
+# Pieces
+
+
+def test_pieces() -> None:
+    pieces = split_pieces(TEXT, speaker=0, characters=40)
+    assert [(p.turn.speaker, p.turn.text, p.paragraph) for p in pieces] == PIECES
+    # A speaker goes on until the next tag, over paragraphs, too.
+    more = split_pieces(
+        "One.\n \nTwo.\nThree.\n\n* * *\n\n[2]Four.\n\nFive.", speaker=7, characters=99
+    )
+    assert [(p.turn.speaker, p.turn.text) for p in more] == [
+        (7, "One."),
+        (7, "Two. Three."),
+        (2, "Four."),
+        (2, "Five."),
+    ]
+    for nothing in ("", " \n\n ", "* * *"):
+        with pytest.raises(ValueError, match="the text is empty"):
+            split_pieces(nothing, speaker=0, characters=99)
+
+
+def test_trimming() -> None:
+    rate = 1000
+    loud = np.full(100, 0.1, np.float32)
+    quiet = np.full(500, 1e-4, np.float32)
+    keep = np.full(40, 1e-4, np.float32)
+    trimmed = trim_silence(np.concatenate([quiet, loud, quiet, loud, quiet]), rate)
+    assert np.array_equal(trimmed, np.concatenate([keep, loud, quiet, loud, keep]))
+    assert np.array_equal(trim_silence(loud, rate), loud)
+    assert len(trim_silence(quiet, rate)) == len(trim_silence(quiet[:0], rate)) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "loud"}, "long_form must be one of batch, chain, got 'loud'"),
+        ({"pause": -1}, "pause must be 0 to 60 seconds, got -1"),
+        ({"piece_characters": 3}, "piece_characters must be at least 20"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LongForm(**settings)
+
+
+# What is said
+
+
+def check_joins(csm: CSM, audio: Audio, alone: Callable[[int], np.ndarray]) -> None:
+    """Each piece has the codes it should have, and its trimmed sound follows the pause."""
+    at = 0
+    for index, (speaker, text, paragraph) in enumerate(PIECES):
+        turn = audio.turns[index]
+        assert (turn.index, turn.speaker, turn.text) == (index, speaker, text)
+        codes = audio.codes[turn.start : turn.start + turn.frames]
+        assert np.array_equal(codes, alone(index))
+        if index:
+            pause = round((0.25 if paragraph else 0.1) * csm.sample_rate)
+            assert not audio.samples[at : at + pause].any()
+            at += pause
+        sound = trim_silence(csm.decode(codes), csm.sample_rate)
+        assert np.abs(audio.samples[at : at + len(sound)] - sound).max() < 1e-5
+        at += len(sound)
+    assert at == len(audio.samples)
+    assert audio.stats.frames == len(audio.codes)
+    assert audio.stats.audio_seconds == pytest.approx(audio.duration)
+
+
+def test_batch(csm: CSM, voices: list[Voice]) -> None:
+    audio = csm.generate(TEXT, seed=7, long_form=FORM, voice=voices, **OPTIONS)
+    assert (audio.seed, audio.finish_reason) == (7, "max_frames")
+
+    def alone(index: int) -> np.ndarray:
+        speaker, text, _ = PIECES[index]
+        said = f"[{speaker}]{text}"
+        return csm.generate_codes(said, seed=7 + index, voice=voices, **OPTIONS)
+
+    check_joins(csm, audio, alone)
+
+
+def test_without_a_voice_a_piece_of_each_speaker_is_the_voice(csm: CSM) -> None:
+    audio = csm.generate(TEXT, long_form=FORM, **GREEDY)
+    # The longest at the beginning of each.
+    anchors: list[Segment] = []
+    wanted: dict[int, np.ndarray] = {}
+    for index in (6, 3):
+        speaker, text, _ = PIECES[index]
+        codes = csm.generate_codes(f"[{speaker}]{text}", context=anchors, **GREEDY)
+        wanted[index] = codes
+        anchors.append(Segment(speaker, text, codes=codes))
+
+    def alone(index: int) -> np.ndarray:
+        if index in wanted:
+            return wanted[index]
+        speaker, text, _ = PIECES[index]
+        return csm.generate_codes(f"[{speaker}]{text}", context=anchors, **GREEDY)
+
+    check_joins(csm, audio, alone)
+
+
+def test_chain(csm: CSM, voices: list[Voice]) -> None:
+    audio = csm.generate(TEXT, long_form=CHAIN, voice=voices, **GREEDY)
+    before: list[Segment] = []
+
+    def alone(index: int) -> np.ndarray:
+        speaker, text, _ = PIECES[index]
+        codes = csm.generate_codes(f"[{speaker}]{text}", voice=voices, context=before, **GREEDY)
+        before[:] = [Segment(speaker, text, codes=codes)]
+        return codes
+
+    check_joins(csm, audio, alone)
+
+
+@pytest.mark.parametrize("form", [FORM, CHAIN], ids=["batch", "chain"])
+def test_a_stream_is_the_same_in_pieces(csm: CSM, form: LongForm) -> None:
+    whole = csm.generate(TEXT, seed=3, long_form=form, **OPTIONS)
+    chunks = list(csm.stream(TEXT, seed=3, long_form=form, **OPTIONS))
+    assert len(chunks) == len(PIECES)
+    assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(PIECES) - 1)
+    assert np.array_equal(Audio.concatenate(chunks).samples, whole.samples)
+    # Closed early, it gives everything back.
+    stream = csm.stream(TEXT, seed=3, long_form=form, **OPTIONS)
+    next(stream)
+    stream.close()
+    assert np.array_equal(csm.generate(TEXT, seed=3, long_form=form, **OPTIONS).codes, whole.codes)
+
+
+def test_batch_is_the_short_name_and_wrong_ones_are_errors(csm: CSM) -> None:
+    short = csm.generate("One. Two.", seed=1, long_form="batch", **OPTIONS)
+    assert np.array_equal(
+        short.samples, csm.generate("One. Two.", seed=1, long_form=LongForm(), **OPTIONS).samples
+    )
+    with pytest.raises(ValueError, match="long_form must be one of batch, chain"):
+        csm.generate("Hi.", long_form="serial")
+    with pytest.raises(ValueError, match="temperature"):
+        csm.stream("Hi.", long_form="batch", temperature=-1)
+
+
+# Files
+
+
+def interrupt_after(pieces: int) -> Callable[[Progress], None]:
+    def check(progress: Progress) -> None:
+        if progress.pieces == pieces:
+            raise KeyboardInterrupt
+
+    return check
+
+
+@pytest.mark.parametrize("form", [FORM, CHAIN], ids=["batch", "chain"])
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg"])
+def test_an_interrupted_file_goes_on(csm: CSM, tmp_path: Path, form: LongForm, name: str) -> None:
+    arguments: dict[str, Any] = {"long_form": form, **OPTIONS}
+    whole = csm.generate_to_file(TEXT, tmp_path / f"whole-{name}", seed=5, **arguments)
+    assert (whole.resumed, whole.pieces, whole.seed) == (0, 7, 5)
+    path = tmp_path / name
+    for pieces in (1, 3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            csm.generate_to_file(TEXT, path, seed=5, progress=interrupt_after(pieces), **arguments)
+        # What was spoken can be heard already.
+        assert 0 < soundfile.info(path).duration < whole.duration
+    rest = csm.generate_to_file(TEXT, path, **arguments)
+    assert (rest.resumed, rest.seed, rest.finish_reasons) == (4, 5, {"max_frames": 7})
+    assert rest.duration == whole.duration
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert np.array_equal(samples, soundfile.read(tmp_path / f"whole-{name}", dtype="int16")[0])
+    assert rate == 24000
+    assert not list(tmp_path.glob("*.progress"))
+    if name != "x.ogg":
+        audio = csm.generate(TEXT, seed=5, **arguments)
+        assert np.array_equal(samples, audio.pcm16())
+
+
+def test_another_job_starts_anew(csm: CSM, tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+
+    def begin(text: str = TEXT, **options: Any) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            csm.generate_to_file(
+                text, path, long_form=FORM, progress=interrupt_after(3), **{**OPTIONS, **options}
+            )
+
+    begin(seed=5)
+    for change in ({"seed": 6}, {"temperature": 0.5}, {"resume": False}):
+        begin(seed=5, resume=False)
+        again = csm.generate_to_file(TEXT, path, long_form=FORM, **{**OPTIONS, **change})
+        assert again.resumed == 0
+    begin(TEXT + "More.", seed=5)
+    assert csm.generate_to_file(TEXT, path, long_form=FORM, **OPTIONS).resumed == 0
+
+
+def test_progress(csm: CSM, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    recording = csm.generate_to_file(
+        TEXT, tmp_path / "x.wav", long_form=FORM, progress=seen.append, **OPTIONS
+    )
+    assert [p.pieces for p in seen] == list(range(1, 8))
+    assert [p.total_pieces for p in seen] == [7] * 7
+    assert seen[-1].characters == seen[-1].total_characters == sum(len(t) for _, t, _ in PIECES)
+    assert seen[-1].remaining == 0
+    assert all(p.remaining is not None and p.remaining > 0 for p in seen[:-1])
+    assert seen[-1].audio_seconds == recording.duration
+
+
+def test_errors_come_before_the_work(csm: CSM, tmp_path: Path) -> None:
+    with pytest.raises(AudioFileError, match=r"no audio format for the extension '\.mp4'"):
+        csm.generate_to_file(TEXT, tmp_path / "x.mp4")
+    with pytest.raises(ValueError, match="text is empty"):
+        csm.generate_to_file("", tmp_path / "x.wav")
+    with pytest.raises(FileNotFoundError):
+        csm.generate_to_file("Hi.", tmp_path / "nowhere" / "x.wav")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cut_record_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "x.progress"
+    journal = Journal(path)
+    assert journal.seed("job") is None
+    journal.begin("job", 7)
+    assert (journal.seed("job"), journal.seed("other")) == (7, None)
+    codes, samples = np.arange(6, dtype=np.int32).reshape(3, 2), np.arange(-5, 5, dtype=np.int16)
+    journal.add(Record(codes, samples, "eos"))
+    complete = path.read_bytes()
+    journal.add(Record(codes[:0], samples[:0], "loop"))
+    both = path.read_bytes()
+    for end in range(len(complete), len(both)):
+        path.write_bytes(both[:end])
+        [record] = journal.records()
+        assert np.array_equal(record.codes, codes) and np.array_equal(record.samples, samples)
+        assert path.read_bytes() == complete
+    path.write_bytes(both)
+    assert [record.finish_reason for record in journal.records()] == ["eos", "loop"]
+    for end in range(complete.index(b"\n")):
+        path.write_bytes(complete[:end])
+        assert journal.seed("job") is None
+
+
+def test_memory_does_not_grow_with_the_text(csm: CSM) -> None:
+    """At no time are there more pieces than run side by side."""
+    made: list[int] = []
+
+    def take(speech: Iterator[Audio]) -> int:
+        most = 0
+        for number, _ in enumerate(speech, start=1):
+            most = max(most, len(csm._codec.decoders._idle))
+            made.append(number)
+        return most
+
+    text = "A short sentence is here. " * 40
+    assert take(csm.stream(text, seed=1, long_form=FORM, max_frames=1)) <= FORM.batch_size
+    assert len(made) == 40
+
+
+# Writing
+
+
+def test_writer_and_wav_stream(tmp_path: Path) -> None:
+    samples = np.linspace(-1.5, 1.5, 1000, dtype=np.float32)
+    with AudioWriter(tmp_path / "x.flac", 24000) as writer:
+        for start in range(0, 1000, 300):
+            writer.write(samples[start : start + 300])
+    read, rate = soundfile.read(tmp_path / "x.flac", dtype="int16")
+    assert np.array_equal(read, np.round(np.clip(samples, -1, 1) * 32767)) and rate == 24000
+    with AudioWriter(tmp_path / "none.wav", 24000):
+        pass
+    assert not (tmp_path / "none.wav").exists()
+    pcm = np.arange(100, dtype="<i2")
+    (tmp_path / "stream.wav").write_bytes(wav_header(24000) + pcm.tobytes())
+    read, rate = soundfile.read(tmp_path / "stream.wav", dtype="int16")
+    assert np.array_equal(read, pcm) and rate == 24000

@@ -1,0 +1,76 @@
+"""Where sentences end, and how they are grouped to pieces."""
+
+import pytest
+from csm_ggml.sentences import group, split_sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Hello there.", "How are you?", "Fine!"],
+        ["Mr. Smith met Dr. Jones, e.g. in St. Ives.", "They talked."],
+        ["It costs 3.14 dollars.", "Or 1,000.50 euros, i.e. more."],
+        ["See No. 5 and Fig. 3 on p. 12.", "No.", "Yes."],
+        ["J. R. R. Tolkien wrote it.", "He lived in Oxford."],
+        ["At 5 p.m. Harry left.", "It was 6 p.m. when she came."],
+        ["We met at 5 p.m.", "The train was late."],
+        ["She works for Acme Inc. in the U.S. and likes it.", "He does not."],
+        ["Wait... what?", "Well… yes.", "Hmm…", "No."],
+        ["He paused... and went on.", "Then...", "Nothing."],
+        ["“Stop!” he cried.", "“Why?”", "“Because.”", "She left."],
+        ['"Come in," she said.', '"Sit down."', "He sat."],
+        ["(It was late.)", "They slept."],
+        ["Really?!", "Yes!!", "Oh."],
+        ["What is it? she thought.", "Nobody knew."],
+        ["It was he and I.", "The others had gone."],
+        ["Version 2.0 is out.", "3 people came."],
+        ["No stop at the end"],
+        ["Visit example.com today.", "It is www.example.org now."],
+        ["Jan. 5 was cold, Feb. 6 too.", "March was not."],
+        ["The plan was to leave—“Now!”—at once.", "So they did."],
+        ["Größe zählt.", "Él vino.", "¿Qué?", "¡Sí!"],
+    ],
+    ids=lambda sentences: sentences[0],
+)
+def test_sentences(sentences: list[str]) -> None:
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+def test_scripts_without_spaces() -> None:
+    text = "\u4f60\u597d\u3002\u5417\uff1f\u662f\u3002"
+    assert split_sentences(text) == [text[:3], text[3:5], text[5:]]
+
+
+def test_nothing_is_lost() -> None:
+    text = "Dr. A. said: “No. 5?” Yes... (Hm.) 3.5 vs. 4. Etc. And so on! You? a.m. Or not"
+    assert " ".join(split_sentences(text)) == text
+    for characters in (20, 30, 50, 500):
+        pieces = list(group(split_sentences(text), characters))
+        assert " ".join(pieces) == text
+        assert max(map(len, pieces)) <= characters
+    assert split_sentences("") == []
+
+
+def test_sentences_are_grouped_to_the_target() -> None:
+    sentences = ["One two three.", "Four.", "Five six.", "Seven eight nine ten."]
+    assert list(group(sentences, 20)) == [
+        "One two three. Four.",
+        "Five six.",
+        "Seven eight nine",
+        "ten.",
+    ]
+    assert list(group(sentences, 25)) == ["One two three. Four.", "Five six.", sentences[-1]]
+    assert list(group(sentences, 1000)) == [" ".join(sentences)]
+
+
+def test_a_long_sentence_is_cut_at_its_marks_then_at_words_then_anywhere() -> None:
+    clauses = "When it rains, the streets are wet; people stay at home, of course."
+    assert list(group([clauses], 40)) == [
+        "When it rains, the streets are wet;",
+        "people stay at home, of course.",
+    ]
+    assert list(group(["aaaa bbbb cccc dddd eeee ffff"], 20)) == [
+        "aaaa bbbb cccc dddd",
+        "eeee ffff",
+    ]
+    assert list(group(["x" * 45], 20)) == ["x" * 20, "x" * 20, "x" * 5]
