@@ -288,6 +288,13 @@ void GgufFile::check_layout(uint64_t header_end, uint64_t alignment) {
                 cat(path_, ": tensors '", order[i - 1]->name, "' and '", order[i]->name, "' overlap"));
         }
     }
+    // files of two downloads written over each other, or joined, end later than their header says
+    const uint64_t end = order.empty() ? data_start : order.back()->offset + order.back()->n_bytes;
+    const uint64_t padded = (end + alignment - 1) / alignment * alignment;
+    if (size_ > padded) {
+        throw FormatError(cat(path_, ": oversized: the header accounts for ", padded, " bytes, the file has ",
+                              size_, "; fetch or convert it again"));
+    }
 }
 
 const GgufFile::Tensor* GgufFile::find(const std::string& name) const {

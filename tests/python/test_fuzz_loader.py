@@ -103,6 +103,17 @@ def test_every_prefix_is_refused(tiny: Path, tmp_path: Path) -> None:
             _core.Model([str(part)], device="cpu", threads=1)
 
 
+@pytest.mark.parametrize("extra", [1, 31, 32, 10_000])
+def test_every_oversized_file_is_refused(tiny: Path, tmp_path: Path, extra: int) -> None:
+    """Bytes that the header does not account for."""
+    longer = tmp_path / "longer.gguf"
+    longer.write_bytes(tiny.read_bytes() + b"x" * extra)
+    with pytest.raises(
+        _core.ModelFormatError, match=r"longer\.gguf: oversized.*" + str(len(tiny.read_bytes()))
+    ):
+        _core.Model([str(longer)], device="cpu", threads=1)
+
+
 @pytest.mark.parametrize("what", ["folder", "missing", "empty", "two", "none"])
 def test_what_is_no_file(tiny: Path, tmp_path: Path, what: str) -> None:
     empty = tmp_path / "empty.gguf"
