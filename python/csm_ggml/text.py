@@ -69,6 +69,11 @@ def check_speaker(speaker: int) -> int:
     return speaker
 
 
+def has_tags(text: str) -> bool:
+    """Whether there is a speaker tag in the text."""
+    return _TAG.search(text) is not None
+
+
 def parse_turns(text: str, *, speaker: int = 0) -> list[Turn]:
     """Split tagged text into turns.
 

@@ -18,6 +18,7 @@ from csm_ggml.cli.common import PROGRAM, UsageError
 
 COMMANDS = (
     "speak",
+    "voice",
     "convert",
     "quantize",
     "make_random",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
-import os
 import sys
-from pathlib import Path
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from csm_ggml.cli.common import (
@@ -19,10 +19,13 @@ from csm_ggml.cli.common import (
     positive,
     tell,
 )
+from csm_ggml.cli.script import LONG_TEXT_CHARACTERS, Script, read_script
 
 if TYPE_CHECKING:
     from csm_ggml.audio import Audio
+    from csm_ggml.longform import LongForm
     from csm_ggml.model import CSM
+    from csm_ggml.recording import Progress
 
 DEFAULT_OUTPUT = "speech.wav"
 
@@ -35,6 +38,10 @@ _OPTIONS = (
     "depth_top_p",
     "max_seconds",
     "max_frames",
+    "silence_seconds",
+    "loop_seconds",
+    "retries",
+    "voice",
     "speaker",
 )
 
@@ -57,17 +64,60 @@ def add_parser(commands: Subparsers[Any]) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        default=DEFAULT_OUTPUT,
         help="audio file: .wav, .flac or .ogg; '-' writes WAV to standard output "
-        "(default: %(default)s)",
+        f"(default: {DEFAULT_OUTPUT}, or none with --play)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
+    group = parser.add_argument_group("while speaking")
+    group.add_argument(
+        "--stream", action="store_true", help="write what is spoken at once, not at the end"
+    )
+    group.add_argument(
+        "--raw", action="store_true", help="with -o -: 16-bit samples without a header, at once"
+    )
+    group.add_argument(
+        "--split", action="store_true", help="one file for each turn: talk-001.wav, ..."
+    )
+    group.add_argument(
+        "--play", action="store_true", help="play it (needs the sounddevice package)"
+    )
+    group.add_argument(
+        "--watermark",
+        metavar="MODULE:FUNCTION",
+        help="a Python function that sees each chunk first, as CSM.watermark does",
+    )
+    group = parser.add_argument_group("long texts")
+    group.add_argument(
+        "--long-form",
+        choices=("auto", "batch", "chain", "off"),
+        default="auto",
+        help="speak in pieces, side by side or each after the one before; auto: batch for files of "
+        f"more than {LONG_TEXT_CHARACTERS} characters without tags (default: %(default)s)",
+    )
+    group.add_argument("--pause", type=float, help="seconds between pieces (default: 0.3)")
+    group.add_argument(
+        "--paragraph-pause", type=float, help="seconds between paragraphs (default: 0.7)"
+    )
+    group.add_argument("--batch-size", type=positive, help="pieces side by side (default: 8)")
+    group.add_argument(
+        "--no-resume", action="store_true", help="do not go on with an interrupted run"
+    )
     add_model_arguments(parser)
     group = parser.add_argument_group("speech")
     group.add_argument(
         "--seed", type=int, help="the same seed gives the same speech (default: drawn)"
     )
-    group.add_argument("--speaker", type=int, help="who says text without a tag (default: 0)")
+    group.add_argument(
+        "--voice",
+        action="append",
+        metavar="FILE",
+        help="a voice file (`csm-ggml voice create`); again for each further speaker",
+    )
+    group.add_argument(
+        "--speaker",
+        type=int,
+        help="who says text without a tag (default: the first voice's speaker, else 0)",
+    )
     group.add_argument(
         "--max-seconds",
         type=float,
@@ -88,6 +138,17 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     group.add_argument("--depth-top-k", type=int, help="of the depth decoder")
     group.add_argument("--depth-top-p", type=float, help="of the depth decoder")
+    group.add_argument(
+        "--retries",
+        type=int,
+        help="draw a turn again that the model does not end (default: 0, for long texts 2)",
+    )
+    group.add_argument(
+        "--silence-seconds", type=float, help="end a turn after so much silence (default: 3; 0: no)"
+    )
+    group.add_argument(
+        "--loop-seconds", type=float, help="end a turn that repeats itself (default: 3; 0: no)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -95,51 +156,149 @@ def run(args: argparse.Namespace) -> None:
     """Speak, save, and say in one line what came of it."""
     from csm_ggml.audio import output_format
 
+    if args.output is None and not args.play:
+        args.output = DEFAULT_OUTPUT
     to_stdout = args.output == "-"
+    if args.raw and not to_stdout:
+        raise UsageError("--raw goes with -o -")
+    if args.split and (to_stdout or args.output is None):
+        raise UsageError("--split needs -o FILE, whose name the names are made of")
     if to_stdout:
         binary_stdout()
-    else:
+    elif args.output is not None:
         output_format(args.output)
         check_output_folder(args.output)
-    text = _text(args)
+    script = read_script(args)
+    long_form = _long_form(args, script)
+    text = script.text if long_form else script.turns(_speaker(args))
     csm = load_model(args, quiet=args.quiet)
     options = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
-    audio = _speak(csm, text, args.seed, options, quiet=args.quiet)
-    if to_stdout:
-        buffer = io.BytesIO()
-        audio.save(buffer, format="WAV")
-        sys.stdout.buffer.write(buffer.getvalue())
+    if args.watermark is not None:
+        csm.watermark = _function(args.watermark)
+    as_it_comes = args.stream or args.raw or args.split or args.play
+    if long_form and args.output not in (None, "-") and not args.split and not args.play:
+        _record(csm, text, long_form, args, options)
+    elif as_it_comes or long_form:
+        _stream(csm, text, long_form, args, options)
     else:
-        audio.save(args.output)
+        audio = _speak(csm, text, args.seed, options, quiet=args.quiet)
+        if to_stdout:
+            buffer = io.BytesIO()
+            audio.save(buffer, format="WAV")
+            sys.stdout.buffer.write(buffer.getvalue())
+        else:
+            audio.save(args.output)
+        if not args.quiet:
+            tell(_summary("standard output" if to_stdout else args.output, audio))
+
+
+def _speaker(args: argparse.Namespace) -> int:
+    """Who says text without a tag."""
+    from csm_ggml.voice import Voice
+
+    if args.speaker is not None:
+        return int(args.speaker)
+    return Voice.load(args.voice[0]).speaker if args.voice else 0
+
+
+def _long_form(args: argparse.Namespace, script: Script) -> LongForm | None:
+    from csm_ggml.longform import LongForm
+
+    mode = args.long_form
+    if mode == "auto":
+        mode = "batch" if script.is_long() else "off"
+    if mode == "off":
+        return None
+    given = {name: getattr(args, name) for name in ("pause", "paragraph_pause", "batch_size")}
+    return LongForm(mode, **{name: value for name, value in given.items() if value is not None})
+
+
+def _function(name: str) -> Any:
+    """The function that a --watermark module:function means.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--watermark {name}: no such function: {error}") from None
+    if not callable(function):
+        raise UsageError(f"--watermark {name}: it is not a function")
+    return function
+
+
+def _record(
+    csm: CSM, text: str, form: LongForm, args: argparse.Namespace, options: dict[str, Any]
+) -> None:
+    """A long text into a file, which can be gone on with after an interruption."""
+    bar: Any = None
+    if not args.quiet and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(
+            leave=False,
+            bar_format="speaking: {percentage:.0f}% |{bar}| {postfix}, {elapsed} < {remaining}",
+        )
+
+    def progress(state: Progress) -> None:
+        bar.total = state.total_characters
+        if not bar.n:
+            # What an interrupted run has done says nothing about this one's speed.
+            bar.initial = state.characters
+        bar.set_postfix_str(f"{state.audio_seconds:.0f} s of speech", refresh=False)
+        bar.update(state.characters - bar.n)
+
+    recording = csm.generate_to_file(
+        text,
+        args.output,
+        long_form=form,
+        seed=args.seed,
+        resume=not args.no_resume,
+        progress=progress if bar is not None else None,
+        **options,
+    )
+    if bar is not None:
+        bar.close()
     if not args.quiet:
-        tell(_summary("standard output" if to_stdout else args.output, audio))
+        reasons = ", ".join(f"{n} {reason}" for reason, n in recording.finish_reasons.items())
+        resumed = f", {recording.resumed} of them before" if recording.resumed else ""
+        tell(
+            f"{recording.path}: {recording.duration:.2f} s of speech in {recording.seconds:.2f} s, "
+            f"{recording.pieces} pieces{resumed} (finish reasons: {reasons}), "
+            f"seed {recording.seed}"
+        )
 
 
-def _text(args: argparse.Namespace) -> str:
-    """What to say, tagged."""
-    from csm_ggml.text import parse_lines
+def _stream(
+    csm: CSM, text: str, form: LongForm | None, args: argparse.Namespace, options: dict[str, Any]
+) -> None:
+    """Speech to where it is wanted while it is being made."""
+    from csm_ggml.cli.output import FileSink, PipeSink, PlaySink, Sink, Sinks, SplitSink
 
-    if args.text and args.file is not None:
-        raise UsageError("give the text or -f FILE, not both")
-    if args.text and args.text != ["-"]:
-        return " ".join(args.text)
-    if args.file is not None and args.file != "-":
-        where, data = args.file, Path(args.file).read_bytes()
-    elif sys.stdin is None or (sys.stdin.isatty() and not args.text and args.file is None):
-        raise UsageError('nothing to say: give a text ("[0]Hello."), -f FILE, or pipe the text in')
-    else:
-        where, data = "standard input", sys.stdin.buffer.read()
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{where} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
-        ) from None
-    try:
-        turns = parse_lines(lines, speaker=args.speaker or 0)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return "".join(f"[{turn.speaker}]{turn.text}" for turn in turns)
+    sinks: list[Sink] = []
+    where = [args.output] if args.output else []
+    if args.play:
+        sinks.append(PlaySink(csm.sample_rate))
+        where.append("the sound card")
+    if args.output == "-":
+        sinks.append(PipeSink(csm.sample_rate, raw=args.raw))
+        where[0] = "standard output"
+    elif args.split:
+        sinks.append(SplitSink(args.output, csm.sample_rate))
+    elif args.output is not None:
+        sinks.append(FileSink(args.output, csm.sample_rate))
+    summary = None
+    with (
+        Sinks(*sinks) as out,
+        closing(csm.stream(text, seed=args.seed, long_form=form, **options)) as chunks,
+    ):
+        for chunk in chunks:
+            out.write(chunk)
+            summary = chunk
+    if not args.quiet and summary is not None:
+        tell(_summary(" and ".join(where), summary))
 
 
 def _speak(csm: CSM, text: str, seed: int | None, options: dict[str, Any], *, quiet: bool) -> Audio:
@@ -161,15 +320,16 @@ def _speak(csm: CSM, text: str, seed: int | None, options: dict[str, Any], *, qu
 
 
 def _summary(where: str, audio: Audio) -> str:
+    """One line; of a stream, from its last chunk."""
     stats = audio.stats
-    cut = sum(turn.finish_reason == "max_frames" for turn in audio.turns)
+    cut = sum(turn.finish_reason not in ("eos", None) for turn in audio.turns)
     ended = f"finish reason {audio.finish_reason}"
     if cut and len(audio.turns) > 1:
         ended += f" in {cut} of {len(audio.turns)} turns"
     first = stats.time_to_first_audio
     return (
-        f"{os.fspath(where)}: {audio.duration:.2f} s of speech in {stats.total_seconds:.2f} s"
-        + (f", real-time factor {stats.rtf:.2f}" if audio.duration else "")
+        f"{where}: {stats.audio_seconds:.2f} s of speech in {stats.total_seconds:.2f} s"
+        + (f", real-time factor {stats.rtf:.2f}" if stats.audio_seconds else "")
         + (f", first audio after {first:.2f} s" if first is not None else "")
         + f", {ended}, seed {audio.seed}"
     )

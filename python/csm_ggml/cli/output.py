@@ -1,0 +1,161 @@
+"""Where speech goes while it is being made: files, a pipe, the sound card."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from csm_ggml.cli.common import UsageError
+
+if TYPE_CHECKING:
+    from csm_ggml.audio import Audio
+
+
+class Sink(Protocol):
+    """Takes the chunks of a stream, in order."""
+
+    def write(self, chunk: Audio) -> None:
+        """Take a chunk."""
+
+    def close(self) -> None:
+        """Take note that there is no further one."""
+
+
+class Sinks:
+    """Several at once; all are closed when the block ends."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        """Take the sinks."""
+        self._sinks = sinks
+        self._stack = ExitStack()
+        for sink in sinks:
+            self._stack.callback(sink.close)
+
+    def write(self, chunk: Audio) -> None:
+        """Give a chunk to each."""
+        for sink in self._sinks:
+            sink.write(chunk)
+
+    def __enter__(self) -> Sinks:
+        """The sinks."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close them."""
+        self._stack.__exit__(kind, error, traceback)
+
+
+class FileSink:
+    """One audio file."""
+
+    def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
+        """Take the name; the file is made with the first chunk."""
+        from csm_ggml.writer import AudioWriter
+
+        self._writer = AudioWriter(path, sample_rate)
+
+    def write(self, chunk: Audio) -> None:
+        """Append the chunk."""
+        self._writer.write(chunk.samples)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._writer.close()
+
+
+class SplitSink:
+    """One audio file for each turn: `talk.wav` becomes talk-001.wav, talk-002.wav, ..."""
+
+    def __init__(self, path: str, sample_rate: int) -> None:
+        """Take the name that the names are made of."""
+        self._path = Path(path)
+        self._sample_rate = sample_rate
+        self._turn = -1
+        self._file: FileSink | None = None
+        self.files = 0
+
+    def write(self, chunk: Audio) -> None:
+        """Append the chunk to its turn's file."""
+        [turn] = chunk.turns
+        if turn.index != self._turn:
+            self.close()
+            self._turn = turn.index
+            name = f"{self._path.stem}-{turn.index + 1:03}{self._path.suffix}"
+            self._file = FileSink(self._path.with_name(name), self._sample_rate)
+            self.files += 1
+        assert self._file is not None
+        self._file.write(chunk)
+
+    def close(self) -> None:
+        """Complete the present file."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+class PipeSink:
+    """16-bit mono samples to standard output, as raw PCM or as a WAV stream."""
+
+    def __init__(self, sample_rate: int, *, raw: bool) -> None:
+        """Take the form; nothing is written before the first chunk.
+
+        Args:
+            sample_rate: Samples per second.
+            raw: No WAV header.
+        """
+        from csm_ggml.writer import wav_header
+
+        self._header = b"" if raw else wav_header(sample_rate)
+
+    def write(self, chunk: Audio) -> None:
+        """Write the chunk, at once."""
+        pcm = chunk.pcm16().astype("<i2", copy=False).tobytes()
+        sys.stdout.buffer.write(self._header + pcm)
+        sys.stdout.buffer.flush()
+        self._header = b""
+
+    def close(self) -> None:
+        """Do nothing: the pipe belongs to the process."""
+
+
+class PlaySink:
+    """The sound card."""
+
+    def __init__(self, sample_rate: int) -> None:
+        """Open it.
+
+        Raises:
+            UsageError: If the sounddevice package, or the library under it, is not installed, or
+                there is no output device.
+        """
+        try:
+            import sounddevice
+        except (ImportError, OSError) as error:
+            raise UsageError(
+                f"--play needs the sounddevice package ({error}): pip install 'csm-ggml[play]'"
+            ) from None
+        try:
+            self._stream: Any = sounddevice.OutputStream(
+                samplerate=sample_rate, channels=1, dtype="int16"
+            )
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise UsageError(f"--play: no sound can be played here: {error}") from None
+
+    def write(self, chunk: Audio) -> None:
+        """Play the chunk; returns when most of it is played."""
+        self._stream.write(chunk.pcm16().reshape(-1, 1))
+
+    def close(self) -> None:
+        """Wait until all is played."""
+        self._stream.stop()
+        self._stream.close()

@@ -1,0 +1,84 @@
+"""`csm-ggml voice`: voice files made and shown."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from csm_ggml.cli.common import (
+    Subparsers,
+    UsageError,
+    add_model_arguments,
+    check_output_folder,
+    load_model,
+    size,
+    tell,
+)
+
+
+def add_parser(commands: Subparsers[Any]) -> None:
+    """Describe the arguments."""
+    parser = commands.add_parser(
+        "voice",
+        help="make a voice file of a recording, or show one",
+        description="A voice file makes `csm-ggml speak --voice` sound like a recording.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="a recording to a voice file")
+    create.add_argument("audio", help="any audio file that libsndfile reads; about 10 seconds")
+    create.add_argument("-o", "--output", required=True, help="the voice file, such as me.voice")
+    group = create.add_mutually_exclusive_group(required=True)
+    group.add_argument("-t", "--transcript", help="what is said in the recording, word for word")
+    group.add_argument("-f", "--transcript-file", help="a text file that holds it")
+    create.add_argument(
+        "--speaker", type=int, default=0, help="whose voice it is (default: %(default)s)"
+    )
+    create.add_argument(
+        "--prefix",
+        action="store_true",
+        help="also keep what this model makes of it: quicker to start, large, for this model only",
+    )
+    create.add_argument("-q", "--quiet", action="store_true", help="no messages")
+    add_model_arguments(create)
+    create.set_defaults(run=_create)
+    info = actions.add_parser("info", help="what is in a voice file")
+    info.add_argument("voice", help="the voice file")
+    info.set_defaults(run=_info)
+
+
+def _create(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    check_output_folder(args.output)
+    transcript = args.transcript
+    if transcript is None:
+        try:
+            transcript = Path(args.transcript_file).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{args.transcript_file} is not UTF-8 text: {error}") from None
+    if not Path(args.audio).is_file():
+        raise UsageError(f"{args.audio}: no such audio file")
+    csm = load_model(args, quiet=args.quiet)
+    voice = csm.create_voice(args.audio, transcript, args.speaker, prefix=args.prefix)
+    voice.save(args.output)
+    if not args.quiet:
+        tell(f"{args.output}: {voice.duration:.2f} s of speaker {voice.speaker}")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from csm_ggml.voice import Voice
+
+    voice = Voice.load(args.voice)
+    lines = {
+        "speaker": str(voice.speaker),
+        "transcript": voice.transcript,
+        "duration": f"{voice.duration:.2f} s, {len(voice.codes)} frames",
+        "codec": f"{voice.codes.shape[1]} codebooks, {voice.sample_rate} Hz, "
+        f"{voice.frame_size} samples a frame",
+        "prefix": "none"
+        if voice.prefix is None
+        else f"{size(len(voice.prefix.data))}, of {voice.prefix.model} "
+        f"(fingerprint {voice.prefix.fingerprint})",
+    }
+    for name, value in lines.items():
+        print(f"{name:<12}{value}")

@@ -1,0 +1,222 @@
+"""`csm-ggml speak` beyond one file: voices, streams, pipes, turns apart, long texts; `voice`."""
+
+import io
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from csm_ggml import CSM, LongForm, Voice
+from csm_ggml.cli import main
+from csm_ggml.convert import make_random
+
+LONG = "This is a sentence of some length, and it is followed by another one. " * 10
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def csm(path: Path) -> CSM:
+    return CSM.from_pretrained(path, device="cpu", threads=1)
+
+
+@pytest.fixture
+def arguments(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CSM_GGML_DEBUG", raising=False)
+    model = ["-m", str(path), "--device", "cpu", "--threads", "1"]
+    return ["-q", *model, "--seed", "1", "--max-frames", "4"]
+
+
+def pipe(*arguments: str) -> bytes:
+    command = [sys.executable, "-m", "csm_ggml", "speak", *arguments]
+    result = subprocess.run(command, capture_output=True, check=True, env=dict(os.environ))
+    assert result.stderr == b""
+    return result.stdout
+
+
+def pcm(path: str | io.BytesIO) -> np.ndarray:
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == 24000
+    return samples
+
+
+def test_voices(csm: CSM, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    model = arguments[1:7]
+    noise = np.random.default_rng(0).normal(0, 0.1, 8 * 1920)
+    soundfile.write("me.wav", noise, 24000, subtype="FLOAT")
+    Path("words.txt").write_text("What I\nsay.\n")
+    create = ["voice", "create", "me.wav", *model]
+    assert main([*create, "-o", "me.voice", "-t", "What I say.", "--speaker", "3"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "csm-ggml: me.voice: 0.64 s of speaker 3"
+    assert main([*create, "-q", "-o", "you.voice", "-f", "words.txt", "--prefix"]) == 0
+    me, you = Voice.load("me.voice"), Voice.load("you.voice")
+    assert (me.speaker, you.speaker, you.transcript) == (3, 0, "What I say.")
+    assert np.array_equal(me.codes, csm.encode(noise.astype(np.float32)))
+    assert main(["voice", "info", "you.voice"]) == 0
+    text = capsys.readouterr().out
+    assert "speaker     0\n" in text and "0.64 s, 8 frames\n" in text
+    assert f"of tiny.gguf (fingerprint {csm.fingerprint})" in text
+
+    assert main(["speak", "Hi.", "--voice", "me.voice", "-o", "x.wav", *arguments]) == 0
+    expected = csm.generate("[3]Hi.", voice=me, seed=1, max_frames=4)
+    assert np.array_equal(pcm("x.wav"), expected.pcm16())
+    Path("talk.txt").write_text("[0]One.\n[3]Two.\n")
+    both = ["--voice", "me.voice", "--voice", "you.voice"]
+    assert main(["speak", "-f", "talk.txt", *both, "-o", "x.wav", *arguments]) == 0
+    expected = csm.generate("[0]One.[3]Two.", voice=[me, you], seed=1, max_frames=4)
+    assert np.array_equal(pcm("x.wav"), expected.pcm16())
+
+
+def test_pipes(csm: CSM, arguments: list[str]) -> None:
+    text = "[0]One.[1]Two."
+    expected = csm.generate(text, seed=1, max_frames=4).pcm16()
+    wav = pipe(text, "--stream", "-o", "-", *arguments)
+    assert np.array_equal(pcm(io.BytesIO(wav)), expected)
+    raw = pipe(text, "--raw", "-o", "-", *arguments)
+    assert np.array_equal(np.frombuffer(raw, "<i2"), expected)
+
+
+def test_a_reader_that_goes_away_is_no_accident(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "csm_ggml", "speak", "Hi.", "--raw", "-o", "-", *arguments]
+    command[-1] = "400"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1920)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
+def test_stream_to_a_file_and_split(csm: CSM, arguments: list[str]) -> None:
+    Path("talk.txt").write_text("[0]One.\n[1]Two.\nThree.\n")
+    whole = csm.generate("[0]One.[1]Two.[1]Three.", seed=1, max_frames=4).pcm16()
+    assert main(["speak", "-f", "talk.txt", "--stream", "-o", "x.flac", *arguments]) == 0
+    assert np.array_equal(pcm("x.flac"), whole)
+    assert main(["speak", "-f", "talk.txt", "--split", "-o", "talk.wav", *arguments]) == 0
+    parts = [pcm(f"talk-00{n}.wav") for n in (1, 2, 3)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert not Path("talk.wav").exists()
+
+
+def test_long_texts(
+    csm: CSM, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    Path("book.txt").write_text(LONG)
+    form = LongForm(pause=0.05, batch_size=2)
+    options: dict[str, Any] = {"seed": 1, "max_frames": 4}
+    expected = csm.generate(LONG, long_form=form, **options).pcm16()
+    settings = ["--pause", "0.05", "--batch-size", "2"]
+    assert main(["speak", "-f", "book.txt", "-o", "x.flac", *settings, *arguments[1:]]) == 0
+    assert np.array_equal(pcm("x.flac"), expected)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "5 pieces (finish reasons: 5 max_frames), seed 1" in last
+    raw = pipe("-f", "book.txt", "--raw", "-o", "-", *settings, *arguments)
+    assert np.array_equal(np.frombuffer(raw, "<i2"), expected)
+    assert main(["speak", "Hi. Ho.", "--long-form", "chain", "-o", "y.wav", *arguments]) == 0
+    chain = csm.generate("Hi. Ho.", long_form="chain", **options)
+    assert np.array_equal(pcm("y.wav"), chain.pcm16())
+    assert main(["speak", "-f", "book.txt", "--long-form", "off", *arguments]) == 0
+    assert len(pcm("speech.wav")) == 4 * 1920
+
+    add = "csm_ggml.journal.Journal.add"
+    original = csm.generate_to_file.__globals__["record"].__globals__["Journal"].add
+    records: list[object] = []
+
+    def interrupt(self: Any, record: Any) -> None:
+        original(self, record)
+        records.append(record)
+        if len(records) == 3:
+            raise KeyboardInterrupt
+
+    again = ["speak", "-f", "book.txt", "-o", "z.flac", *settings, *arguments[1:]]
+    with monkeypatch.context() as patch:
+        patch.setattr(add, interrupt)
+        assert main(again) == 130
+    assert Path("z.flac.progress").exists()
+    assert main(again) == 0
+    assert "5 pieces, 3 of them before" in capsys.readouterr().err
+    assert np.array_equal(pcm("z.flac"), expected)
+
+
+def test_playing(csm: CSM, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[np.ndarray] = []
+
+    class OutputStream:
+        def __init__(self, samplerate: int, channels: int, dtype: str) -> None:
+            assert (samplerate, channels, dtype) == (24000, 1, "int16")
+
+        def start(self) -> None: ...
+        def stop(self) -> None:
+            played.append(np.zeros((0, 1), np.int16))
+
+        def close(self) -> None: ...
+        def write(self, samples: np.ndarray) -> None:
+            played.append(samples)
+
+    fake = types.SimpleNamespace(OutputStream=OutputStream, PortAudioError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    assert main(["speak", "Hi.", "--play", *arguments]) == 0
+    expected = csm.generate("Hi.", seed=1, max_frames=4).pcm16()
+    assert np.array_equal(np.concatenate(played)[:, 0], expected)
+    assert not Path("speech.wav").exists()
+    assert main(["speak", "Hi.", "--play", "-o", "x.wav", *arguments]) == 0
+    assert np.array_equal(pcm("x.wav"), expected)
+
+
+def test_watermark(csm: CSM, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("marks.py").write_text("def halve(chunk):\n    return chunk.samples / 2\nvalue = 3\n")
+    monkeypatch.syspath_prepend(".")
+    marked = ["speak", "Hi.", "-o", "x.wav", *arguments, "--watermark"]
+    assert main([*marked, "marks:halve"]) == 0
+    samples = csm.generate("Hi.", seed=1, max_frames=4).samples
+    expected = np.round(np.clip(samples / 2, -1, 1) * 32767)
+    assert np.abs(pcm("x.wav") - expected).max() <= 1
+    for wrong in ("marks:none", "nomodule:f", "marks", "marks:value"):
+        assert main([*marked, wrong]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["speak", "Hi.", "--raw"], 2, "--raw goes with -o -"),
+        (["speak", "Hi.", "--split", "-o", "-"], 2, "--split needs -o FILE"),
+        (["speak", "Hi.", "--voice", "no.voice"], 1, "no.voice: No such file"),
+        (["speak", "Hi.", "--voice", "bad.voice"], 1, "bad.voice: not a voice file"),
+        (["speak", "Hi.", "--retries", "-1"], 1, "retries must be at least 0"),
+        (["speak", "Hi.", "--long-form", "batch", "--pause", "-1"], 1, "pause must be 0 to 60"),
+        (["speak", "Hi.", "--play"], 2, "pip install 'csm-ggml[play]'"),
+        (["voice", "info", "bad.voice"], 1, "bad.voice: not a voice file"),
+        (["voice", "create", "no.wav", "-o", "x.voice", "-t", "Hi."], 2, "no such audio file"),
+        (["voice", "create", "bad.voice", "-o", "x.voice", "-t", "Hi."], 1, "not an audio file"),
+        (["voice", "create", "bad.voice", "-o", "x.voice"], 2, "--transcript"),
+        (["voice"], 2, "ACTION"),
+    ],
+)
+def test_errors(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
+    Path("bad.voice").write_text("bad")
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    if words[:2] != ["voice", "info"] and len(words) > 1:
+        words = [*words, *(arguments[1:7])]
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
