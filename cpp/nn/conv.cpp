@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "runtime/gemm.h"
+#include "runtime/kernels.h"
 
 namespace csm {
 
@@ -92,7 +92,7 @@ ggml_tensor* steps_view(ggml_context* ctx, ggml_tensor* x, int64_t first, int64_
 
 // Whether the steps around convolutions are nodes of our own.
 bool own_nodes(Graph& graph) {
-    return kHaveGemm && graph.device().is_cpu();
+    return kHaveKernels && graph.device().is_cpu();
 }
 
 template <Activation activation>
@@ -112,7 +112,7 @@ void run_join(ggml_tensor* dst, int ith, int nth, void* team) {
                first *= kBlock;
                const int64_t count = std::min(last * kBlock, n) - first;
                if (activation == Activation::elu) {
-                   gemm_kernels().front().elu(from + first, count, to + first);
+                   kernels().elu(from + first, count, to + first);
                } else {
                    std::copy_n(from + first, count, to + first);
                }

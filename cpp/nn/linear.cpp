@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "runtime/gemm.h"
+#include "runtime/kernels.h"
 #include "runtime/packed_matrix.h"
 
 namespace csm {
@@ -26,6 +26,7 @@ struct Node {
     ThreadTeam* team;
     const PackedMatrix* matrix = nullptr;
     const float* eps = nullptr;
+    Activation activation = Activation::none;
 };
 
 void run_quantize(ggml_tensor* dst, int ith, int nth, void* userdata) {
@@ -104,8 +105,8 @@ void run_swiglu(ggml_tensor* dst, int ith, int nth, void* userdata) {
     });
 }
 
-template <Activation activation>
-void run_panels(ggml_tensor* dst, int ith, int nth, void* team) {
+void run_panels(ggml_tensor* dst, int ith, int nth, void* userdata) {
+    const auto& node = *static_cast<const Node*>(userdata);
     const ggml_tensor* x = dst->src[0];
     const auto data = [](const ggml_tensor* t) { return t ? static_cast<const float*>(t->data) : nullptr; };
     Gemm job;
@@ -118,10 +119,10 @@ void run_panels(ggml_tensor* dst, int ith, int nth, void* team) {
     job.residual = data(dst->src[2]);
     job.bias = data(dst->src[3]);
     job.y = static_cast<float*>(dst->data);
-    job.elu = activation == Activation::elu;
-    const GemmKernels& kernels = gemm_kernels().front();
-    divide(*static_cast<ThreadTeam*>(team), kernels.units(job), ith, nth,
-           [&](int64_t first, int64_t last) { kernels.gemm(job, first, last); });
+    job.activation = node.activation;
+    const Kernels& loops = kernels();
+    divide(*node.team, loops.units(job), ith, nth,
+           [&](int64_t first, int64_t last) { loops.gemm(job, first, last); });
 }
 
 bool is_quantized(const ggml_tensor* x) {
@@ -135,23 +136,24 @@ ggml_tensor* build_linear(Graph& graph, const Matrix& w, ggml_tensor* x, const E
     ggml_tensor* args[] = {x, w.tensor, epilogue.residual, epilogue.bias};
     if (w.panels) {
         return ggml_custom_4d(
-            ctx, GGML_TYPE_F32, w.rows, x->ne[1], 1, 1, args, 4,
-            epilogue.activation == Activation::elu ? run_panels<Activation::elu> : run_panels<Activation::none>,
-            GGML_N_TASKS_MAX, &graph.device().team());
+            ctx, GGML_TYPE_F32, w.rows, x->ne[1], 1, 1, args, 4, run_panels, GGML_N_TASKS_MAX,
+            graph.keep<Node>(Node{&graph.device().team(), nullptr, nullptr, epilogue.activation}));
     }
     ggml_tensor* y = nullptr;
     if (w.packed != nullptr) {
         if (!is_quantized(x))
             args[0] = quantized_tensor(ctx, w.columns, x->ne[1], {x}, run_quantize,
                                        graph.keep<Node>(Node{&graph.device().team()}));
-        y = ggml_custom_4d(ctx, GGML_TYPE_F32, w.rows, x->ne[1], 1, 1, args, epilogue.residual ? 3 : 2, run_linear,
-                           GGML_N_TASKS_MAX, graph.keep<Node>(Node{&graph.device().team(), w.packed}));
+        y = ggml_custom_4d(ctx, GGML_TYPE_F32, w.rows, x->ne[1], 1, 1, args, epilogue.residual ? 3 : 2,
+                           run_linear, GGML_N_TASKS_MAX,
+                           graph.keep<Node>(Node{&graph.device().team(), w.packed}));
     } else {
         y = ggml_mul_mat(ctx, w.tensor, x);
         if (epilogue.residual != nullptr) y = ggml_add(ctx, epilogue.residual, y);
     }
     if (epilogue.bias != nullptr) y = ggml_add(ctx, y, epilogue.bias);
-    return epilogue.activation == Activation::elu ? ggml_elu(ctx, y) : y;
+    if (epilogue.activation == Activation::elu) return ggml_elu(ctx, y);
+    return epilogue.activation == Activation::gelu ? ggml_gelu_erf(ctx, y) : y;
 }
 
 ggml_tensor* build_rms_norm(Graph& graph, ggml_tensor* x, ggml_tensor* weight, const float& eps,

@@ -6,11 +6,10 @@
 #pragma once
 
 #include "runtime/graph.h"
+#include "runtime/kernels.h"
 #include "runtime/weights.h"
 
 namespace csm {
-
-enum class Activation { none, elu };
 
 // What is done to a product before it is stored: activation(product + bias + residual).
 struct Epilogue {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "runtime/error.h"
-#include "runtime/gemm.h"
+#include "runtime/kernels.h"
 
 namespace csm {
 

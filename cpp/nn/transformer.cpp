@@ -1,7 +1,5 @@
 #include "nn/transformer.h"
 
-#include <cmath>
-
 #include "runtime/error.h"
 
 namespace csm {
@@ -54,14 +52,6 @@ TransformerWeights TransformerWeights::request(Weights& weights, const std::stri
     return out;
 }
 
-KvCache::KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type)
-    : capacity(capacity), slots(slots) {
-    for (int i = 0; i < config.layers; ++i) {
-        k.push_back(ggml_new_tensor_2d(pool.ctx(), type, config.kv_width(), int64_t{capacity} * slots));
-        v.push_back(ggml_new_tensor_2d(pool.ctx(), type, config.kv_width(), int64_t{capacity} * slots));
-    }
-}
-
 ggml_tensor* build_norm(Graph& graph, const TransformerConfig& config, ggml_tensor* x, ggml_tensor* weight,
                         ggml_tensor* bias, const Matrix& consumer) {
     if (!config.codec) return build_rms_norm(graph, x, weight, config.norm_eps, consumer);
@@ -71,19 +61,9 @@ ggml_tensor* build_norm(Graph& graph, const TransformerConfig& config, ggml_tens
 
 namespace {
 
-// Rows of the pass's slots as {head_dim, keys, kv_heads, batch}.
-ggml_tensor* cache_view(ggml_context* ctx, const TransformerConfig& c, const AttentionPass& pass,
-                        ggml_tensor* cache) {
-    const size_t row = cache->nb[1];
-    return ggml_view_4d(
-        ctx, cache, c.head_dim, pass.keys, c.kv_heads, pass.batch, row,
-        ggml_row_size(cache->type, c.head_dim), row * static_cast<size_t>(pass.cache->capacity),
-        row * static_cast<size_t>(pass.cache->capacity) * static_cast<size_t>(pass.first_slot));
-}
-
-ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const TransformerLayer& layer,
-                             ggml_tensor* rope_factors, const AttentionPass& pass, int index,
-                             ggml_tensor* x) {
+// Heads mixed by attention, {heads * head_dim, tokens}; x is normalised.
+ggml_tensor* build_heads(Graph& graph, const TransformerConfig& c, const TransformerLayer& layer,
+                         ggml_tensor* rope_factors, const AttentionPass& pass, int index, ggml_tensor* x) {
     ggml_context* ctx = graph.ctx();
     const int tokens = pass.batch * pass.queries;
     const size_t head = sizeof(float) * static_cast<size_t>(c.head_dim);
@@ -101,25 +81,7 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Tra
     graph.add(ggml_set_rows(ctx, pass.cache->k[i], k, pass.rows));
     graph.add(ggml_set_rows(ctx, pass.cache->v[i], v, pass.rows));
 
-    ggml_tensor* keys = cache_view(ctx, c, pass, pass.cache->k[i]);
-    ggml_tensor* values = cache_view(ctx, c, pass, pass.cache->v[i]);
-    ggml_tensor* q;
-    if (tokens == 1 && c.kv_heads > 1) {
-        // A single query would make ggml split the keys over the threads, which rounds differently from a
-        // batch. With the kv heads in the outermost dimension it computes each head as it does in a batch.
-        const int group = c.heads / c.kv_heads;
-        q = ggml_view_4d(ctx, qk, c.head_dim, 1, group, c.kv_heads, qk->nb[2], head,
-                         head * static_cast<size_t>(group), 0);
-        keys = ggml_permute(ctx, keys, 0, 1, 3, 2);
-        values = ggml_permute(ctx, values, 0, 1, 3, 2);
-    } else {
-        q = ggml_view_4d(ctx, qk, c.head_dim, pass.queries, c.heads, pass.batch, qk->nb[2], head,
-                         qk->nb[2] * static_cast<size_t>(pass.queries), 0);
-    }
-    const float scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-    ggml_tensor* mixed = ggml_flash_attn_ext(ctx, q, keys, values, pass.mask, scale, 0.0f, 0.0f);
-    ggml_flash_attn_ext_set_prec(mixed, GGML_PREC_F32);
-    return ggml_reshape_2d(ctx, mixed, c.heads * c.head_dim, tokens);
+    return build_attention(graph, c, pass, index, qk);
 }
 
 // x + w y, the layer-scaled product of the codec included.
@@ -136,15 +98,20 @@ ggml_tensor* add_product(Graph& graph, ggml_tensor* x, const Matrix& w, ggml_ten
 
 ggml_tensor* build_transformer(Graph& graph, const TransformerConfig& c, const TransformerWeights& weights,
                                const AttentionPass& pass, ggml_tensor* x) {
-    ggml_context* ctx = graph.ctx();
     for (int i = 0; i < c.layers; ++i) {
         const TransformerLayer& layer = weights.layers[static_cast<size_t>(i)];
         ggml_tensor* normed = build_norm(graph, c, x, layer.attn_norm, layer.attn_norm_bias, layer.qkv);
-        ggml_tensor* mixed = build_attention(graph, c, layer, weights.rope_factors, pass, i, normed);
+        ggml_tensor* mixed = build_heads(graph, c, layer, weights.rope_factors, pass, i, normed);
         x = add_product(graph, x, layer.attn_output, mixed, layer.attn_scale);
         normed = build_norm(graph, c, x, layer.ffn_norm, layer.ffn_norm_bias, layer.ffn_up);
-        ggml_tensor* hidden = c.codec ? ggml_gelu_erf(ctx, build_linear(graph, layer.ffn_up, normed))
-                                      : build_swiglu(graph, layer.ffn_up, normed, layer.ffn_down);
+        ggml_tensor* hidden = nullptr;
+        if (c.codec) {
+            Epilogue epilogue;
+            epilogue.activation = Activation::gelu;
+            hidden = build_linear(graph, layer.ffn_up, normed, epilogue);
+        } else {
+            hidden = build_swiglu(graph, layer.ffn_up, normed, layer.ffn_down);
+        }
         x = add_product(graph, x, layer.ffn_down, hidden, layer.ffn_scale);
     }
     return x;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/attention.h"
 #include "nn/linear.h"
 #include "runtime/graph.h"
 #include "runtime/weights.h"
@@ -53,32 +54,6 @@ struct TransformerWeights {
     // Requests the tensors PREFIX.blk.N.* of docs/GGUF.md.
     static TransformerWeights request(Weights& weights, const std::string& prefix,
                                       const TransformerConfig& config);
-};
-
-// Keys and values of all layers: per layer a matrix {kv_width, slots * capacity}; row slot * capacity + i.
-struct KvCache {
-    std::vector<ggml_tensor*> k, v;
-    int capacity = 0;
-    int slots = 0;
-
-    KvCache() = default;
-    // Describes the tensors in the pool; the pool's owner allocates.
-    KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type);
-    static size_t tensors(const TransformerConfig& config) { return 2 * static_cast<size_t>(config.layers); }
-};
-
-// What attention reads and writes in one pass. Tokens are ordered by sequence, then by query: token = b *
-// queries + q.
-struct AttentionPass {
-    const KvCache* cache = nullptr;
-    int first_slot = 0;                // sequence b uses slot first_slot + b
-    int batch = 1;                     // sequences
-    int queries = 1;                   // tokens per sequence
-    int keys = 0;                      // cache rows that are read, from row 0 of the slot on
-    ggml_tensor* rows = nullptr;       // I64 {batch * queries}: cache rows to write
-    ggml_tensor* positions = nullptr;  // I32 {batch * queries}: rotary positions
-    ggml_tensor* mask =
-        nullptr;  // F16 {keys, queries, 1, batch or 1}: added to the scores; null = all keys visible
 };
 
 // Norm with weight (and bias for the codec), in the form that products with `consumer` take; config must

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "runtime/error.h"
-#include "runtime/gemm.h"
+#include "runtime/kernels.h"
 #include "runtime/huge_pages.h"
 
 namespace csm {
@@ -115,7 +115,7 @@ ggml_tensor* Weights::place(ggml_type type, int64_t columns, int64_t rows) {
 }
 
 bool Weights::use_panels() const {
-    return kHaveGemm && device_->is_cpu();
+    return kHaveKernels && device_->is_cpu();
 }
 
 Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, bool exact) {

@@ -1,6 +1,12 @@
-#include "runtime/gemm.h"
+#include "runtime/kernels.h"
 
 #include <algorithm>
+
+#include "ggml.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
 
 namespace csm {
 
@@ -38,21 +44,23 @@ namespace {
 #define CSM_TARGET_END CSM_DO_PRAGMA(GCC pop_options)
 #endif
 
-CSM_TARGET("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+CSM_TARGET("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")
 namespace avx512 {
 #define CSM_LANES 16
 #define CSM_VECTORS 2
 #define CSM_ROWS 12
-#include "runtime/gemm_kernel.h"
+#define CSM_LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))
+#include "runtime/kernel_loops.h"
 }  // namespace avx512
 CSM_TARGET_END
 
-CSM_TARGET("avx2,fma")
+CSM_TARGET("avx2,fma,f16c")
 namespace avx2 {
 #define CSM_LANES 8
 #define CSM_VECTORS 2
 #define CSM_ROWS 6
-#include "runtime/gemm_kernel.h"
+#define CSM_LOAD_F16(p) _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#include "runtime/kernel_loops.h"
 }  // namespace avx2
 CSM_TARGET_END
 
@@ -66,20 +74,21 @@ namespace baseline {
 #else
 #define CSM_ROWS 6
 #endif
-#include "runtime/gemm_kernel.h"
+#include "runtime/kernel_loops.h"
 }  // namespace baseline
 
-std::vector<GemmKernels> usable_kernels() {
-    std::vector<GemmKernels> usable;
+std::vector<Kernels> find_kernels() {
+    std::vector<Kernels> usable;
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_cpu_init();
-    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-        usable.push_back({"avx512", avx512::units, avx512::run, avx512::elu_array});
-    if (has_avx2) usable.push_back({"avx2", avx2::units, avx2::run, avx2::elu_array});
+        usable.push_back({"avx512", avx512::units, avx512::run, avx512::elu_array, avx512::attend});
+    if (has_avx2) usable.push_back({"avx2", avx2::units, avx2::run, avx2::elu_array, avx2::attend});
 #endif
-    usable.push_back({"baseline", baseline::units, baseline::run, baseline::elu_array});
+    usable.push_back({"baseline", baseline::units, baseline::run, baseline::elu_array, baseline::attend});
     return usable;
 }
 
@@ -87,11 +96,11 @@ std::vector<GemmKernels> usable_kernels() {
 
 #endif
 
-const std::vector<GemmKernels>& gemm_kernels() {
+const std::vector<Kernels>& usable_kernels() {
 #if defined(__GNUC__)
-    static const std::vector<GemmKernels> kernels = usable_kernels();
+    static const std::vector<Kernels> kernels = find_kernels();
 #else
-    static const std::vector<GemmKernels> kernels;
+    static const std::vector<Kernels> kernels;
 #endif
     return kernels;
 }

@@ -1,4 +1,4 @@
-// The F32 products of the codec, for every instruction set that this processor has, against plain loops in
+// The inner loops of our own nodes, for every instruction set that this processor has, against plain loops in
 // double precision.
 
 #include <algorithm>
@@ -6,8 +6,9 @@
 #include <limits>
 
 #include "check.h"
+#include "ggml.h"
 #include "nn/philox.h"
-#include "runtime/gemm.h"
+#include "runtime/kernels.h"
 
 namespace {
 
@@ -35,7 +36,7 @@ struct Product {
         csm::gemm_pack(weights.data(), in, out, packed.data());
     }
 
-    std::vector<float> run(const csm::GemmKernels& kernels, int threads, bool extras) const {
+    std::vector<float> run(const csm::Kernels& kernels, int threads, bool extras) const {
         std::vector<float> y(static_cast<size_t>(out * rows), std::numeric_limits<float>::quiet_NaN());
         const csm::Gemm job{x.data(),
                             x_step,
@@ -46,7 +47,7 @@ struct Product {
                             extras ? bias.data() : nullptr,
                             extras ? residual.data() : nullptr,
                             y.data(),
-                            extras};
+                            extras ? csm::Activation::elu : csm::Activation::none};
         const int64_t n = kernels.units(job);
         for (int i = 0; i < threads; ++i) kernels.gemm(job, n * i / threads, n * (i + 1) / threads);
         return y;
@@ -73,7 +74,7 @@ TEST(products_equal_plain_loops) {
             for (const int64_t rows : {1, 2, 11, 12, 13, 40}) {
                 for (const int64_t x_step : {int64_t{1}, in, in + 3}) {
                     const Product product(in, out, rows, x_step);
-                    for (const auto& kernels : csm::gemm_kernels()) {
+                    for (const auto& kernels : csm::usable_kernels()) {
                         for (const bool extras : {false, true}) {
                             const auto y = product.run(kernels, 2, extras);
                             // a sum of n numbers below 1 is off by less than n roundings of n / 2^24
@@ -94,7 +95,7 @@ TEST(products_do_not_depend_on_threads_or_rows) {
     const Product large(160, 600, 50, 64);  // weights above the size at which panels come first
     const Product small(64, 70, 50, 64);
     for (const Product* product : {&large, &small}) {
-        for (const auto& kernels : csm::gemm_kernels()) {
+        for (const auto& kernels : csm::usable_kernels()) {
             const auto whole = product->run(kernels, 1, true);
             for (const int threads : {2, 3, 7}) CHECK(product->run(kernels, threads, true) == whole);
             Product one = *product;
@@ -112,7 +113,7 @@ TEST(elu_is_exact_to_rounding) {
         x.push_back(-size);
     }
     x.insert(x.end(), {0.0f, -0.0f, -std::numeric_limits<float>::infinity(), 1e30f, -1e30f});
-    for (const auto& kernels : csm::gemm_kernels()) {
+    for (const auto& kernels : csm::usable_kernels()) {
         std::vector<float> y(x.size());
         kernels.elu(x.data(), static_cast<int64_t>(x.size()), y.data());
         for (size_t i = 0; i < x.size(); ++i) {
@@ -122,5 +123,81 @@ TEST(elu_is_exact_to_rounding) {
         float nan = std::numeric_limits<float>::quiet_NaN();
         kernels.elu(&nan, 1, &nan);
         CHECK(std::isnan(nan));
+    }
+}
+
+TEST(gelu_is_exact_to_rounding) {
+    // x as a product with the matrix 1, which is where the activation is applied
+    std::vector<float> x;
+    for (float size = 1e-6f; size < 50.0f; size *= 1.01f) {
+        x.push_back(size);
+        x.push_back(-size);
+    }
+    const auto n = static_cast<int64_t>(x.size());
+    const float one = 1.0f;
+    for (const auto& kernels : csm::usable_kernels()) {
+        std::vector<float> y(x.size());
+        const csm::Gemm job{x.data(), 1, n, 1, 1, &one, nullptr, nullptr, y.data(), csm::Activation::gelu};
+        kernels.gemm(job, 0, kernels.units(job));
+        for (size_t i = 0; i < x.size(); ++i) {
+            const double value = x[i], expected = 0.5 * value * std::erfc(-value / std::sqrt(2.0));
+            CHECK_NEAR(y[i], expected, 3e-7 * std::fabs(value));
+        }
+    }
+}
+
+TEST(attention_equals_plain_loops) {
+    constexpr int64_t kHeads = 3, kWidth = 200, kRows = 90;
+    const auto keys = random(kWidth * kRows, 1), values = random(kWidth * kRows, 2);
+    std::vector<ggml_fp16_t> keys16(keys.size()), values16(values.size());
+    ggml_fp32_to_fp16_row(keys.data(), keys16.data(), kWidth * kRows);
+    ggml_fp32_to_fp16_row(values.data(), values16.data(), kWidth * kRows);
+    for (const int64_t dim : {16, 64, 80, 192}) {
+        const auto q = random(static_cast<size_t>(dim * kHeads), 3);
+        for (const int64_t n : {1, 3, 4, 21, 64}) {
+            std::vector<int32_t> rows;
+            for (int64_t i = 0; i < n; ++i) rows.push_back(static_cast<int32_t>((i * 37 + 5) % kRows));
+            for (const bool f16 : {false, true}) {
+                const auto number = [&](const std::vector<float>& full, const std::vector<ggml_fp16_t>& half,
+                                        int32_t row, int64_t d) {
+                    const auto i = static_cast<size_t>(row * kWidth + d);
+                    return static_cast<double>(f16 ? ggml_fp16_to_fp32(half[i]) : full[i]);
+                };
+                for (const auto& kernels : csm::usable_kernels()) {
+                    std::vector<float> scores(static_cast<size_t>(n * kHeads)), out(q.size());
+                    csm::Attention job;
+                    job.q = q.data();
+                    job.head_dim = dim;
+                    job.heads = kHeads;
+                    job.k = f16 ? static_cast<const void*>(keys16.data()) : keys.data();
+                    job.v = f16 ? static_cast<const void*>(values16.data()) : values.data();
+                    job.kv_step = kWidth * static_cast<int64_t>(f16 ? sizeof(ggml_fp16_t) : sizeof(float));
+                    job.f16 = f16;
+                    job.rows = rows.data();
+                    job.n = n;
+                    job.scale = 0.7f;
+                    job.scores = scores.data();
+                    job.out = out.data();
+                    kernels.attend(job);
+                    for (int64_t h = 0; h < kHeads; ++h) {
+                        std::vector<double> weights;
+                        double total = 0.0;
+                        for (const int32_t row : rows) {
+                            double score = 0.0;
+                            for (int64_t d = 0; d < dim; ++d)
+                                score += q[static_cast<size_t>(h * dim + d)] * number(keys, keys16, row, d);
+                            weights.push_back(std::exp(static_cast<double>(job.scale) * score));
+                            total += weights.back();
+                        }
+                        for (int64_t d = 0; d < dim; ++d) {
+                            double expected = 0.0;
+                            for (size_t i = 0; i < rows.size(); ++i)
+                                expected += weights[i] / total * number(values, values16, rows[i], d);
+                            CHECK_NEAR(out[static_cast<size_t>(h * dim + d)], expected, 1e-5);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

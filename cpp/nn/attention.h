@@ -1,0 +1,46 @@
+// The key/value cache, and attention over it.
+//
+// On the CPU attention is a node of our own: ggml's takes a thread per head or query, meets at a barrier, and
+// for a single query splits the keys over the threads, which makes the result depend on their number.
+#pragma once
+
+#include <vector>
+
+#include "runtime/graph.h"
+
+namespace csm {
+
+struct TransformerConfig;
+
+// Keys and values of all layers: per layer a matrix {kv_width, slots * capacity}; row slot * capacity + i.
+struct KvCache {
+    std::vector<ggml_tensor*> k, v;
+    int capacity = 0;
+    int slots = 0;
+
+    KvCache() = default;
+    // Describes the tensors in the pool; the pool's owner allocates.
+    KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type);
+    static size_t tensors(const TransformerConfig& config);
+};
+
+// What attention reads and writes in one pass. Tokens are ordered by sequence, then by query: token = b *
+// queries + q.
+struct AttentionPass {
+    const KvCache* cache = nullptr;
+    int first_slot = 0;                // sequence b uses slot first_slot + b
+    int batch = 1;                     // sequences
+    int queries = 1;                   // tokens per sequence
+    int keys = 0;                      // cache rows that are read, from row 0 of the slot on
+    ggml_tensor* rows = nullptr;       // I64 {batch * queries}: cache rows to write
+    ggml_tensor* positions = nullptr;  // I32 {batch * queries}: rotary positions
+    // F16 {keys, queries, 1, batch or 1}: 0 where a key is visible, else -inf; null = all keys are visible
+    ggml_tensor* mask = nullptr;
+};
+
+// q {head_dim, heads or more, tokens} -> {heads * head_dim, tokens}, over keys and values of a layer of the
+// pass's cache.
+ggml_tensor* build_attention(Graph& graph, const TransformerConfig& config, const AttentionPass& pass,
+                             int layer, ggml_tensor* q);
+
+}  // namespace csm

@@ -1,0 +1,90 @@
+// The inner loops of our own graph nodes on the CPU: products of F32 matrices, attention over a cache, and
+// the activations around them.
+//
+// ggml computes an F32 product as one dot product per element; the codec consists of little else, and the
+// register tiles here do it several times as fast. Weights are packed once: into panels of kGemmPanel
+// outputs, in each of which the weights of one input lie side by side.
+//
+// Every number is computed in an order that depends neither on how many rows or queries are computed at once
+// nor on the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace csm {
+
+// Whether this build has the kernels; they are written with the vector types of GCC and Clang.
+#if defined(__GNUC__)
+constexpr bool kHaveKernels = true;
+#else
+constexpr bool kHaveKernels = false;
+#endif
+
+enum class Activation { none, elu, gelu };
+
+constexpr int64_t kGemmPanel = 32;
+// Fewer outputs than this are not worth a panel: they are computed as dot products.
+constexpr int64_t kGemmNarrow = 8;
+
+// Floats that a packed matrix {in, out} takes.
+int64_t gemm_packed_size(int64_t in, int64_t out);
+// Packs weights, `out` rows of `in`.
+void gemm_pack(const float* weights, int64_t in, int64_t out, float* packed);
+
+// Where input k of an output stands in a packed matrix: at offset + k * step.
+struct GemmEntry {
+    int64_t offset, step;
+};
+inline GemmEntry gemm_entry(int64_t in, int64_t out, int64_t output) {
+    if (out < kGemmNarrow) return {output * in, 1};
+    return {output / kGemmPanel * kGemmPanel * in + output % kGemmPanel, kGemmPanel};
+}
+
+struct Gemm {
+    const float* x;  // rows of `in` inputs, x_step floats from row to row; rows may overlap
+    int64_t x_step;
+    int64_t rows;
+    int64_t in, out;
+    const float* weights;   // packed
+    const float* bias;      // {out}, or null
+    const float* residual;  // added to the result: {out, rows}, or null
+    float* y;               // {out, rows}
+    Activation activation;  // applied last
+};
+
+// Attention of the query heads that share one head of keys and values, for one query.
+struct Attention {
+    const float* q;    // {head_dim, heads}
+    int64_t head_dim;  // a multiple of kAttentionDim
+    int64_t heads;
+    const void* k;  // row i of keys at k + i * kv_step bytes: {head_dim}; values likewise
+    const void* v;
+    int64_t kv_step;
+    bool f16;             // the type of keys and values, else F32
+    const int32_t* rows;  // the visible rows, n of them
+    int64_t n;
+    float scale;    // of the scores
+    float* scores;  // room for n * heads
+    float* out;     // {head_dim, heads}
+};
+constexpr int64_t kAttentionDim = 16;
+
+// The kernels for one instruction set.
+struct Kernels {
+    const char* name;
+    // A product is made of so many units of work, which may be computed in any order.
+    int64_t (*units)(const Gemm& job);
+    void (*gemm)(const Gemm& job, int64_t first_unit, int64_t last_unit);
+    // y[i] = elu(x[i]) = x[i] > 0 ? x[i] : exp(x[i]) - 1
+    void (*elu)(const float* x, int64_t n, float* y);
+    void (*attend)(const Attention& job);
+};
+
+// Those that this processor can run, the fastest first; none if kHaveKernels is false.
+const std::vector<Kernels>& usable_kernels();
+inline const Kernels& kernels() {
+    return usable_kernels().front();
+}
+
+}  // namespace csm
