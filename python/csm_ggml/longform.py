@@ -165,7 +165,7 @@ class LongReading:
         self._options = dict(options)
         if self._options.get("retries") is None:
             self._options["retries"] = RETRIES
-        voices = as_voices(options.get("voice"))
+        self._options["voice"] = voices = as_voices(options.get("voice"))
         speaker = options.get("speaker")
         if speaker is None:
             speaker = voices[0].speaker if voices else 0

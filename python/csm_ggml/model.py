@@ -16,7 +16,6 @@ from csm_ggml.audio import Audio, output_format
 from csm_ggml.backends import load_backends
 from csm_ggml.batch import batch_options, batch_seeds
 from csm_ggml.conversation import Conversation
-from csm_ggml.errors import ContextLengthError
 from csm_ggml.generation import Request, generate_frames, spoken_codes
 from csm_ggml.loaded import LoadedModel
 from csm_ggml.longform import LongForm, LongReading, as_long_form
@@ -326,22 +325,7 @@ class CSM(LoadedModel):
             AudioFileError: The same for a file.
             ModelFormatError: If the model file has no encoder.
         """
-        segment = Segment(speaker, transcript, audio)
-        spoken = segment.spoken(self._prompts, self.encode)
-        if (needed := self._prompts.segment_rows(spoken) + 2) > self.context_length:
-            raise ContextLengthError(
-                f"the recording and its transcript need {needed} rows with those of one word to "
-                f"say, but the model's context has {self.context_length}; use a shorter one",
-                needed=needed,
-                available=self.context_length,
-            )
-        voice = Voice(
-            speaker=spoken.turn.speaker,
-            transcript=spoken.turn.text,
-            codes=spoken.codes,
-            sample_rate=self.sample_rate,
-            frame_size=self.frame_size,
-        )
+        voice = self._requests.voice(Segment(speaker, transcript, audio))
         return self._with_prefix(voice) if prefix else voice
 
     def conversation(

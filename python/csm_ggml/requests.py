@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.errors import ContextLengthError
 from csm_ggml.generation import Request, check_fits
 from csm_ggml.options import (
     GenerateOptions,
@@ -149,6 +150,31 @@ class RequestBuilder:
         changed = replace(request, context=(*fixed, *more), voices=len(fixed), prefix=prefix)
         check_fits(changed, self.prompts, int(self._config["csm.context_length"]))
         return changed
+
+    def voice(self, segment: Segment) -> Voice:
+        """The voice that a recording is of; see `CSM.create_voice`.
+
+        Raises:
+            ContextLengthError: If it leaves no room for speech.
+            ValueError: If its audio cannot be encoded.
+        """
+        spoken = segment.spoken(self.prompts, self._encode)
+        available = int(self._config["csm.context_length"])
+        # The shortest thing to say: a token between its marks, and a frame.
+        if (needed := self.prompts.segment_rows(spoken) + 4) > available:
+            raise ContextLengthError(
+                f"the recording, its transcript and a word to say need {needed} rows, but the "
+                f"model's context has {available}; use a shorter recording",
+                needed=needed,
+                available=available,
+            )
+        return Voice(
+            speaker=spoken.turn.speaker,
+            transcript=spoken.turn.text,
+            codes=spoken.codes,
+            sample_rate=int(self._config["mimi.sample_rate"]),
+            frame_size=int(self._config["mimi.frame_size"]),
+        )
 
     def voices(self, voices: Sequence[Voice]) -> tuple[tuple[SpokenSegment, ...], Prefix | None]:
         """The voices as segments, and their prefix; None without voices.

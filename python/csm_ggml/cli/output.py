@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +18,18 @@ if TYPE_CHECKING:
     from csm_ggml.audio import Audio
 
 
+# Chunks that wait for the sound card at most.
+PLAY_AHEAD_CHUNKS = 64
+
+
 class Sink(Protocol):
     """Takes the chunks of a stream, in order."""
 
     def write(self, chunk: Audio) -> None:
         """Take a chunk."""
 
-    def close(self) -> None:
-        """Take note that there is no further one."""
+    def close(self, *, completed: bool) -> None:
+        """Take note that there is no further one, or that there has been an error."""
 
 
 class Sinks:
@@ -32,8 +39,9 @@ class Sinks:
         """Take the sinks."""
         self._sinks = sinks
         self._stack = ExitStack()
+        self._completed = False
         for sink in sinks:
-            self._stack.callback(sink.close)
+            self._stack.callback(lambda sink=sink: sink.close(completed=self._completed))
 
     def write(self, chunk: Audio) -> None:
         """Give a chunk to each."""
@@ -51,6 +59,7 @@ class Sinks:
         traceback: TracebackType | None,
     ) -> None:
         """Close them."""
+        self._completed = error is None
         self._stack.__exit__(kind, error, traceback)
 
 
@@ -67,7 +76,7 @@ class FileSink:
         """Append the chunk."""
         self._writer.write(chunk.samples)
 
-    def close(self) -> None:
+    def close(self, *, completed: bool) -> None:
         """Complete the file."""
         self._writer.close()
 
@@ -87,7 +96,7 @@ class SplitSink:
         """Append the chunk to its turn's file."""
         [turn] = chunk.turns
         if turn.index != self._turn:
-            self.close()
+            self.close(completed=True)
             self._turn = turn.index
             name = f"{self._path.stem}-{turn.index + 1:03}{self._path.suffix}"
             self._file = FileSink(self._path.with_name(name), self._sample_rate)
@@ -95,10 +104,10 @@ class SplitSink:
         assert self._file is not None
         self._file.write(chunk)
 
-    def close(self) -> None:
+    def close(self, *, completed: bool) -> None:
         """Complete the present file."""
         if self._file is not None:
-            self._file.close()
+            self._file.close(completed=completed)
         self._file = None
 
 
@@ -123,12 +132,12 @@ class PipeSink:
         sys.stdout.buffer.flush()
         self._header = b""
 
-    def close(self) -> None:
+    def close(self, *, completed: bool) -> None:
         """Do nothing: the pipe belongs to the process."""
 
 
 class PlaySink:
-    """The sound card."""
+    """The sound card. A thread of its own plays, so that speech is made in the meantime."""
 
     def __init__(self, sample_rate: int) -> None:
         """Open it.
@@ -150,12 +159,36 @@ class PlaySink:
             self._stream.start()
         except sounddevice.PortAudioError as error:
             raise UsageError(f"--play: no sound can be played here: {error}") from None
+        self._waiting: queue.Queue[Audio | None] = queue.Queue(PLAY_AHEAD_CHUNKS)
+        self._error: Exception | None = None
+        self._player = threading.Thread(target=self._play, daemon=True)
+        self._player.start()
 
     def write(self, chunk: Audio) -> None:
-        """Play the chunk; returns when most of it is played."""
-        self._stream.write(chunk.pcm16().reshape(-1, 1))
+        """Have the chunk played after those before; waits when many are waiting.
 
-    def close(self) -> None:
-        """Wait until all is played."""
+        Raises:
+            RuntimeError: If the sound card has failed.
+        """
+        if self._error is not None:
+            raise RuntimeError(f"the sound card has failed: {self._error}") from self._error
+        self._waiting.put(chunk)
+
+    def close(self, *, completed: bool) -> None:
+        """Wait until all is played; after an error, be silent at once."""
+        if not completed:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._waiting.get_nowait()
+        self._waiting.put(None)
+        self._player.join()
         self._stream.stop()
         self._stream.close()
+
+    def _play(self) -> None:
+        while (chunk := self._waiting.get()) is not None:
+            if self._error is None:
+                try:
+                    self._stream.write(chunk.pcm16().reshape(-1, 1))
+                except Exception as error:
+                    self._error = error
