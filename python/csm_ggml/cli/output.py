@@ -38,10 +38,6 @@ class Sinks:
     def __init__(self, *sinks: Sink) -> None:
         """Take the sinks."""
         self._sinks = sinks
-        self._stack = ExitStack()
-        self._completed = False
-        for sink in sinks:
-            self._stack.callback(lambda sink=sink: sink.close(completed=self._completed))
 
     def write(self, chunk: Audio) -> None:
         """Give a chunk to each."""
@@ -59,8 +55,9 @@ class Sinks:
         traceback: TracebackType | None,
     ) -> None:
         """Close them."""
-        self._completed = error is None
-        self._stack.__exit__(kind, error, traceback)
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close, completed=error is None)
 
 
 class FileSink:
