@@ -239,15 +239,13 @@ def _record(
 
         bar = tqdm(
             leave=False,
-            bar_format="speaking: {percentage:.0f}% |{bar}| {postfix}, {elapsed} < {remaining}",
+            bar_format="speaking: {percentage:.0f}% |{bar}| {elapsed}{postfix}",
         )
 
     def progress(state: Progress) -> None:
         bar.total = state.total_characters
-        if not bar.n:
-            # What an interrupted run has done says nothing about this one's speed.
-            bar.initial = state.characters
-        bar.set_postfix_str(f"{state.audio_seconds:.0f} s of speech", refresh=False)
+        to_go = bar.format_interval(state.remaining or 0)
+        bar.set_postfix_str(f"{to_go} to go, {state.audio_seconds:.0f} s spoken", refresh=False)
         bar.update(state.characters - bar.n)
 
     recording = csm.generate_to_file(
