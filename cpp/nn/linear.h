@@ -18,8 +18,8 @@ struct Epilogue {
     Activation activation = Activation::none;
 };
 
-// w x: {rows of w, tokens}. x may be F32 or quantized. If w is made of panels, the columns of x may lie at any
-// distance, and overlap.
+// w x: {rows of w, tokens}. x may be F32 or quantized. If w is made of panels, the columns of x may lie at
+// any distance, and overlap.
 ggml_tensor* build_linear(Graph& graph, const Matrix& w, ggml_tensor* x, const Epilogue& epilogue = {});
 
 // RMS norm with weight, in the form that the products with `consumer` take. eps must outlive the graph.
