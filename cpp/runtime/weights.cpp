@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "runtime/error.h"
-#include "runtime/kernels.h"
 #include "runtime/huge_pages.h"
+#include "runtime/kernels.h"
 
 namespace csm {
 
@@ -139,18 +139,17 @@ Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, b
     } else {
         matrix.tensor = place(type, columns, rows);
     }
-    items_.push_back(
-        {matrix.tensor, [slices, type, matrix](ggml_tensor* t) {
-             const std::vector<uint8_t> data = read_stack(slices, type);
-             if (matrix.panels) {
-                 gemm_pack(reinterpret_cast<const float*>(data.data()), matrix.columns, matrix.rows,
-                           static_cast<float*>(t->data));
-             } else if (matrix.packed != nullptr) {
-                 matrix.packed->pack(data.data(), t->data);
-             } else {
-                 ggml_backend_tensor_set(t, data.data(), 0, data.size());
-             }
-         }});
+    items_.push_back({matrix.tensor, [slices, type, matrix](ggml_tensor* t) {
+                          const std::vector<uint8_t> data = read_stack(slices, type);
+                          if (matrix.panels) {
+                              gemm_pack(reinterpret_cast<const float*>(data.data()), matrix.columns,
+                                        matrix.rows, static_cast<float*>(t->data));
+                          } else if (matrix.packed != nullptr) {
+                              matrix.packed->pack(data.data(), t->data);
+                          } else {
+                              ggml_backend_tensor_set(t, data.data(), 0, data.size());
+                          }
+                      }});
     return matrix;
 }
 
@@ -200,16 +199,16 @@ Matrix Weights::f32_matrix(const std::string& name, std::vector<int64_t> in_ne, 
         matrix.tensor = f32(name, std::move(in_ne), {columns, rows}, std::move(transform));
         return matrix;
     }
-    matrix.tensor = f32(name, std::move(in_ne), {gemm_packed_size(columns, rows)},
-                        [=](const float* from, float* to) {
-                            if (!transform) {
-                                gemm_pack(from, columns, rows, to);
-                                return;
-                            }
-                            std::vector<float> made(static_cast<size_t>(columns * rows));
-                            transform(from, made.data());
-                            gemm_pack(made.data(), columns, rows, to);
-                        });
+    matrix.tensor =
+        f32(name, std::move(in_ne), {gemm_packed_size(columns, rows)}, [=](const float* from, float* to) {
+            if (!transform) {
+                gemm_pack(from, columns, rows, to);
+                return;
+            }
+            std::vector<float> made(static_cast<size_t>(columns * rows));
+            transform(from, made.data());
+            gemm_pack(made.data(), columns, rows, to);
+        });
     return matrix;
 }
 
