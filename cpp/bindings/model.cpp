@@ -91,7 +91,8 @@ void register_model(py::module_& m) {
         .def_property_readonly("threads", [](const Model& model) { return model.device()->threads(); })
         .def_property_readonly("weight_bytes", &Model::weight_bytes)
         .def("__repr__", [](const Model& model) {
-            return to_text("<Model " + model.checkpoint().main->path() + " on " + model.device()->name() + ">");
+            return to_text("<Model " + model.checkpoint().main->path() + " on " + model.device()->name() +
+                           ">");
         });
 }
 

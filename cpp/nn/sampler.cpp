@@ -25,7 +25,8 @@ int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float 
     z.resize(static_cast<size_t>(n));
     order.resize(static_cast<size_t>(n));
     for (int i = 0; i < n; ++i) {
-        z[static_cast<size_t>(i)] = std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
+        z[static_cast<size_t>(i)] =
+            std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
     }
     std::iota(order.begin(), order.end(), 0);
     const auto before = [&z = z](int32_t a, int32_t b) {

@@ -238,19 +238,6 @@ ggml_tensor* Weights::f32(const std::string& name, std::vector<int64_t> in_ne, s
     });
 }
 
-ggml_tensor* Weights::f32_stack(const std::vector<std::string>& names, const std::vector<int64_t>& ne) {
-    std::vector<TensorSlice> slices;
-    for (const auto& name : names) slices.push_back(require_float(name, ne));
-    std::vector<int64_t> stacked = ne;
-    stacked.back() *= static_cast<int64_t>(names.size());
-    return computed(std::move(stacked), [slices](float* out) {
-        for (const auto& slice : slices) {
-            const std::vector<float> part = read_slice_f32(slice);
-            out = std::copy(part.begin(), part.end(), out);
-        }
-    });
-}
-
 ggml_tensor* Weights::computed(std::vector<int64_t> ne, std::function<void(float* out)> fill) {
     ggml_tensor* tensor =
         ggml_new_tensor(plain_.get(), GGML_TYPE_F32, static_cast<int>(ne.size()), ne.data());

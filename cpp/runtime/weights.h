@@ -77,8 +77,6 @@ class Weights {
     // An F32 matrix {columns, rows} made in the same way.
     Matrix f32_matrix(const std::string& name, std::vector<int64_t> in_ne, int64_t columns, int64_t rows,
                       Transform transform = nullptr);
-    // Tensors of equal shape behind one another along the last dimension, as F32.
-    ggml_tensor* f32_stack(const std::vector<std::string>& names, const std::vector<int64_t>& ne);
     // An F32 tensor computed from others by the caller, `fill(out)` at load time.
     ggml_tensor* computed(std::vector<int64_t> ne, std::function<void(float* out)> fill);
 

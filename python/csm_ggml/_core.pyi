@@ -17,21 +17,34 @@ class BackendError(RuntimeError):
     """A compute device could not be used, or ran out of memory."""
 
 def set_backend_dir(path: str) -> None:
-    """Load ggml's backend libraries from this folder (only for builds with GGML_BACKEND_DL; a no-op otherwise)."""
+    """Load ggml's backend libraries from this folder.
+
+    Only for builds with GGML_BACKEND_DL; nothing happens in others.
+    """
 
 def devices() -> list[dict[str, Any]]:
-    """Compute devices: dicts with name, description, type ('cpu' | 'gpu' | 'igpu' | 'accel'), memory_free, memory_total (bytes)."""
+    """Compute devices.
+
+    Returns:
+        Dicts with name, description, type ('cpu', 'gpu', 'igpu' or 'accel'), memory_free and
+        memory_total (bytes).
+    """
 
 def cpu_features() -> list[str]:
     """The CPU features that the loaded CPU backend uses, e.g. ['AVX2', 'FMA']."""
 
 def read_bandwidth(threads: int, bytes: int, rounds: int = 5) -> float:
-    """Bytes per second that the threads together read from a buffer of that size; the best of some rounds."""
+    """Bytes per second that the threads together read from a buffer; the best of some rounds."""
 
 def gguf_info(path: str) -> dict[str, Any]:
-    """Read a GGUF header: {'version', 'metadata': {key: value}, 'tensors': [{'name', 'type', 'shape' (numpy order), 'bytes'}]}.
+    """Read a GGUF header.
 
-    Raises ModelFormatError.
+    Returns:
+        {'version', 'metadata': {key: value}, 'tensors': [{'name', 'type', 'shape', 'bytes'}]},
+        shapes in numpy order.
+
+    Raises:
+        ModelFormatError: If the file is no GGUF file or damaged.
     """
 
 def quantize(values: NDArray[np.float32], type: str) -> NDArray[np.uint8]:
@@ -41,7 +54,11 @@ def dequantize(data: NDArray[np.uint8], type: str, columns: int) -> NDArray[np.f
     """The inverse of quantize: (rows, bytes per row) -> (rows, columns)."""
 
 def type_size(type: str, columns: int) -> int:
-    """Bytes of one row of that many columns. Raises ValueError if the type is unknown or does not divide the row."""
+    """Bytes of one row of that many columns.
+
+    Raises:
+        ValueError: If the type is unknown or does not divide the row.
+    """
 
 def sample(
     logits: NDArray[np.float32],
@@ -51,10 +68,26 @@ def sample(
     top_k: int,
     top_p: float,
 ) -> NDArray[np.int32]:
-    """The sampler that runs inside the frame graph, on (n, codes) logits and (n,) uniform numbers in [0, 1)."""
+    """The sampler that runs inside the frame graph.
+
+    Args:
+        logits: (n, codes).
+        uniforms: (n,) numbers in [0, 1).
+        temperature: 0 takes the largest logit.
+        top_k: Codes kept; 0 keeps all.
+        top_p: Softmax mass kept; 1 keeps all.
+
+    Returns:
+        (n,) codes.
+    """
 
 def uniforms(seed: int, first_frame: int, frames: int, codebooks: int) -> NDArray[np.float32]:
-    """The noise of a request: (frames, codebooks) uniform numbers in [0, 1), Philox4x32-10 keyed by (seed, frame, codebook)."""
+    """The noise of a request.
+
+    Returns:
+        (frames, codebooks) uniform numbers in [0, 1): Philox4x32-10 keyed by seed, frame and
+        codebook.
+    """
 
 class Model:
     """Weights of one checkpoint on one device. Immutable; may be shared by threads."""
@@ -62,11 +95,20 @@ class Model:
     def __init__(self, files: Sequence[str], *, device: str = "auto", threads: int = 0) -> None: ...
     @property
     def config(self) -> dict[str, Any]:
-        """Hyper-parameters under the names of docs/GGUF.md, without the tokenizer arrays, plus 'layout' ('csm' or 'llama-csm')
-        and 'mimi.frame_size', 'mimi.has_encoder'."""
+        """Hyper-parameters under the names of docs/GGUF.md, without the tokenizer arrays.
+
+        Besides them 'layout' ('csm' or 'llama-csm'), 'csm.codes' (codes that are drawn),
+        'mimi.frame_size' (samples) and 'mimi.has_encoder'.
+        """
+
     @property
     def tokenizer(self) -> dict[str, Any]:
-        """{'tokens': list[bytes], 'merges': list[bytes], 'token_type': list[int], 'bos': int, 'eos': int, 'pre': str}; empty if the file has none."""
+        """Vocabulary and merges; empty if the file has none.
+
+        {'tokens': list[bytes], 'merges': list[bytes], 'token_type': list[int], 'bos': int,
+        'eos': int, 'pre': str}
+        """
+
     @property
     def device(self) -> str: ...
     @property
@@ -75,9 +117,14 @@ class Model:
     def weight_bytes(self) -> int: ...
 
 class Engine:
-    """KV cache slots and the frame graph. One thread at a time; several engines may share one model."""
+    """KV cache slots and the frame graph.
 
-    def __init__(self, model: Model, *, slots: int = 1, context: int = 0, kv_type: str = "auto") -> None: ...
+    One thread at a time may use an engine; several engines may share one model.
+    """
+
+    def __init__(
+        self, model: Model, *, slots: int = 1, context: int = 0, kv_type: str = "auto"
+    ) -> None: ...
     def open(
         self,
         *,
@@ -89,16 +136,47 @@ class Engine:
         depth_top_k: int = 50,
         depth_top_p: float = 1.0,
     ) -> int:
-        """Take a free slot with an empty cache; returns its number. Raises RuntimeError when none is free."""
-    def close(self, slot: int) -> None: ...
-    def reseed(self, slot: int, *, seed: int, temperature: float, top_k: int, top_p: float, depth_temperature: float, depth_top_k: int, depth_top_p: float) -> None:
-        """New sampling settings; the frame counter of the noise restarts at 0."""
-    def append(self, slot: int, text: NDArray[np.int32], audio: NDArray[np.int32], return_logits: bool = False) -> NDArray[np.float32] | None:
-        """Append prompt rows. text (n,) holds a text id, or -1 where audio (n, codebooks) holds the row's codes.
+        """Take a free slot with an empty cache; returns its number.
 
-        The last row stays pending: it is evaluated by the next step or append. With return_logits, the c0 logits
-        (rows evaluated, codes) of every row evaluated by this call.
+        Raises:
+            RuntimeError: If none is free.
         """
+
+    def close(self, slot: int) -> None: ...
+    def reseed(
+        self,
+        slot: int,
+        *,
+        seed: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        depth_temperature: float,
+        depth_top_k: int,
+        depth_top_p: float,
+    ) -> None:
+        """New sampling settings; the frame counter of the noise restarts at 0."""
+
+    def append(
+        self,
+        slot: int,
+        text: NDArray[np.int32],
+        audio: NDArray[np.int32],
+        return_logits: bool = False,
+    ) -> NDArray[np.float32] | None:
+        """Append prompt rows. The last stays pending: the next step or append evaluates it.
+
+        Args:
+            slot: As open returned it.
+            text: (n,) text ids, or -1 where the row is audio.
+            audio: (n, codebooks) codes of audio rows; ignored in text rows.
+            return_logits: Whether to return logits.
+
+        Returns:
+            With return_logits, the c0 logits (rows evaluated, codes) of every row evaluated by
+            this call.
+        """
+
     def step(
         self,
         slots: Sequence[int],
@@ -106,20 +184,37 @@ class Engine:
         forced: NDArray[np.int32] | None = None,
         return_logits: bool = False,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-        """One frame for each of the slots, in one graph: codes (len(slots), codebooks), and with return_logits the
-        logits (len(slots), codebooks, codes). The new frame becomes the slot's pending row.
+        """One frame for each of the slots, in one graph; it becomes the slot's pending row.
 
-        forced (len(slots), codebooks): codes >= 0 replace the sampled ones (teacher forcing).
+        Args:
+            slots: Open slots, each with a pending row.
+            forced: (len(slots), codebooks); codes >= 0 replace drawn ones (teacher forcing).
+            return_logits: Whether to return logits.
+
+        Returns:
+            Codes (len(slots), codebooks), and with return_logits the logits
+            (len(slots), codebooks, codes).
         """
+
     def position(self, slot: int) -> int:
         """Rows of the slot so far, the pending one included."""
+
     def rewind(self, slot: int, rows: int) -> None:
-        """Drop all but the first rows rows; none is pending afterwards."""
+        """Drop all but the first rows; none is pending afterwards."""
+
     def save_prefix(self, slot: int) -> bytes:
         """The keys and values of the evaluated rows (all but the pending one)."""
-    def load_prefix(self, slot: int, data: bytes) -> None: ...
+
+    def load_prefix(self, slot: int, data: bytes) -> None:
+        """Continue from saved keys and values.
+
+        Raises:
+            ValueError: If they are damaged or belong to another model.
+        """
+
     def timings(self) -> dict[str, float]:
         """Sums since creation: prefill_s, prefill_rows, step_s, steps, frames."""
+
     @property
     def slots(self) -> int: ...
     @property
@@ -132,14 +227,28 @@ class MimiDecoder:
 
     def __init__(self, model: Model) -> None: ...
     def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """(frames, q) codes, 1 <= q <= codebooks, to (frames * frame_size,) samples. Raises ValueError on codes out of range."""
+        """(frames, q) codes, 1 <= q <= codebooks, to (frames * frame_size,) samples.
+
+        Raises:
+            ValueError: If a code is out of range.
+        """
+
     def reset(self) -> None: ...
 
 class MimiEncoder:
     """A stream of samples to codes."""
 
     def __init__(self, model: Model) -> None: ...
-    def encode(self, samples: NDArray[np.float32], final: bool = True, return_latents: bool = False) -> NDArray[np.int32] | tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """(n,) samples to (ceil(n / frame_size), codebooks) codes. final=False needs whole frames and keeps the state for
-        the next call. Latents: (frames, hidden) before the quantizer."""
+    def encode(
+        self, samples: NDArray[np.float32], final: bool = True, return_latents: bool = False
+    ) -> NDArray[np.int32] | tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """(n,) samples to (ceil(n / frame_size), codebooks) codes.
+
+        Args:
+            samples: Mono, at the model's rate.
+            final: False needs whole frames and keeps the state for the next call.
+            return_latents: Whether to return the (frames, hidden) latents before the quantizer,
+                too.
+        """
+
     def reset(self) -> None: ...
