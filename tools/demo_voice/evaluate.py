@@ -4,7 +4,9 @@
     python evaluate.py --work-dir DIR reading                # (b) loss gap to shuffled texts
     python evaluate.py --work-dir DIR speech --set TUNING   # (c) sentences -> speech
     python evaluate.py --work-dir DIR griffin --set TUNING  # as (c), by Griffin-Lim
+    python evaluate.py --work-dir DIR engine --model demo.gguf --set FINAL  # by csm-ggml itself
 
+`engine` needs csm-ggml installed and uses the defaults in the file: the figure that counts.
 Waves go to DIR/wav for the ear.
 """
 
@@ -100,6 +102,16 @@ def speak(model, text: str, seed: int, sampling: dict, depth: dict) -> np.ndarra
     return codes[: ends[0]] if len(ends) else codes
 
 
+def gate_engine(work_dir: Path, args: argparse.Namespace) -> None:
+    from csm_ggml import CSM
+
+    engine = CSM.from_pretrained(str(args.model), threads=1)
+    texts = getattr(sentences, args.set)[: args.count]
+    spoken = [engine.generate(f"[0]{t}", seed=args.seed + i) for i, t in enumerate(texts)]
+    print(f"ended by themselves: {sum(a.finish_reason == 'eos' for a in spoken)} of {len(spoken)}")
+    report(work_dir / "wav", f"engine-{args.set.lower()}", [a.samples for a in spoken], list(texts))
+
+
 def gate_speech(work_dir: Path, args: argparse.Namespace) -> None:
     model = load_model(work_dir)
     books = Codebooks.load(work_dir / "codebooks.npz")
@@ -127,8 +139,9 @@ def gate_speech(work_dir: Path, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("gate", choices=["tokens", "reading", "speech", "griffin"])
+    parser.add_argument("gate", choices=["tokens", "reading", "speech", "griffin", "engine"])
     parser.add_argument("--set", choices=["TUNING", "FINAL"], default="TUNING")
+    parser.add_argument("--model", type=Path, help="the GGUF of `engine`")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--temperature", type=float, default=SAMPLING["temperature"])
     parser.add_argument("--depth-temperature", type=float, default=DEPTH_SAMPLING["temperature"])
@@ -140,6 +153,8 @@ def main() -> None:
         gate_tokens(args.work_dir, args.count)
     elif args.gate == "reading":
         gate_reading(args.work_dir)
+    elif args.gate == "engine":
+        gate_engine(args.work_dir, args)
     else:
         gate_speech(args.work_dir, args)
 

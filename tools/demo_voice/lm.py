@@ -33,6 +33,13 @@ def start_from_geometry(model: Speech, books: Codebooks) -> None:
         table[level, :CODES] += 0.7 * centroids @ turn
 
 
+def nearest_codes(books: Codebooks, count: int) -> torch.Tensor:
+    """[books, codes, count]: the centroids nearest to each, the likeliest slips of sampling."""
+    tables = torch.from_numpy(books.books)
+    distance = torch.cdist(tables, tables)
+    return distance.topk(count + 1, largest=False).indices[:, :, 1:]
+
+
 def split_parameters(model: Speech) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Matrices inside the transformers (for Muon) and everything else (for AdamW)."""
     matrices, others = [], []
@@ -70,18 +77,29 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--length", type=int, default=448)
     parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--drop", type=float, default=0.5, help="frames that lose finer codes")
+    parser.add_argument("--noise", type=float, default=0.03, help="codes replaced by any other")
+    parser.add_argument("--speeds", type=int, default=3, help="speed variants in use, 1 to 3")
     parser.add_argument("--check", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     one_thread(args.seed)
     data = Conversations(args.work_dir, args.seed)
+    data.speeds = args.speeds
     model = Speech(csm_config(data.tokenizer.get_vocab_size(), data.special))
-    start_from_geometry(model, Codebooks.load(args.work_dir / "codebooks.npz"))
+    books = Codebooks.load(args.work_dir / "codebooks.npz")
+    start_from_geometry(model, books)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     average = Average(model, 0.99)
+    model.neighbours = nearest_codes(books, 6)
     matrices, others = split_parameters(model)
     muon = torch.optim.Muon(
-        matrices, lr=args.rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        matrices,
+        lr=args.rate,
+        weight_decay=0.05,
+        momentum=0.95,
+        ns_steps=4,
+        adjust_lr_fn="match_rms_adamw",
     )
     adam = torch.optim.AdamW(others, lr=args.rate, betas=(0.9, 0.98), weight_decay=0.02)
     parts = {"model": model, "average": average.module, "muon": muon, "adam": adam}
@@ -99,9 +117,10 @@ def main() -> None:
                 group["lr"] = rate
         rows = data.batch(args.rows, args.length)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = model.losses(rows, drop=0.6, depth_share=0.2, noise=0.03)
-        aids = 0.1 if done < 0.5 else 0.1 * max(0.2, 2 - 2 * done)
-        total = losses["c0"] + losses["depth"] + 3 * aids * losses["phone"] + aids * losses["guide"]
+            losses = model.losses(rows, args.drop, depth_share=0.2, noise=args.noise)
+        # The aids matter until the model has found out how to read; then they step back.
+        aid = min(1.0, max(0.15, 1.5 - 2 * done))
+        total = losses["c0"] + losses["depth"] + aid * 0.4 * (losses["phone"] + losses["guide"])
         for optimizer in (muon, adam):
             optimizer.zero_grad(set_to_none=True)
         total.backward()

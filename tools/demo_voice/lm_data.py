@@ -108,6 +108,7 @@ class Conversations:
         self.held_out: list[Text] = []
         self.texts: list[Text] = []
         self.seen: set[str] = set()
+        self.speeds = len(SPEEDS)
         self.refresh()
 
     def refresh(self) -> None:
@@ -131,7 +132,7 @@ class Conversations:
         head = self.tokenizer.encode(f"[{speaker}]", add_special_tokens=False).ids
         ids = [self.special["bos"], *head]
         codes, looks, phones = [], [], []
-        speed = int(rng.integers(len(SPEEDS))) if vary else 0
+        speed = int(rng.integers(self.speeds)) if vary else 0
         for number, text in enumerate(texts):
             shift = int(rng.integers(COLUMNS)) if vary else 0
             if number:
@@ -161,7 +162,7 @@ class Conversations:
 
     def conversation(self) -> list[list[np.ndarray]]:
         rng = self.rng
-        turns = 1 if rng.random() < 0.75 else int(rng.integers(2, 4))
+        turns = 1 if rng.random() < 0.8 else int(rng.integers(2, 4))
         speakers = (
             [int(rng.random() < 0.2)] * turns
             if rng.random() < 0.7
@@ -169,7 +170,7 @@ class Conversations:
         )
         out = []
         for speaker in speakers:
-            count = int(rng.choice([1, 2, 3], p=[0.55, 0.28, 0.17]))
+            count = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))
             picked = [self.texts[int(i)] for i in rng.integers(len(self.texts), size=count)]
             out.append(self.segment(picked, speaker))
         return out
@@ -201,15 +202,20 @@ class Conversations:
 
 
 def where(text: Text, times: np.ndarray, base: int) -> np.ndarray:
-    """Fractional token position spoken at each time; in pauses -base - 1, so base + it is -1."""
-    out = np.full(len(times), -base - 1.0)
-    if len(text.words):
-        word = np.searchsorted(text.words[:, 0], times, "right") - 1
-        begin, end, first, last = text.words[np.maximum(word, 0)].T
-        inside = (word >= 0) & (times < end)
-        share = (times - begin) / (end - begin)
-        out = np.where(inside, first + share * (last - first) - 0.5, out)
-    return out
+    """Fractional token position spoken at each time; a pause looks at what is said next.
+
+    The first word has nothing to follow on from, so the look ahead of it matters most. Without
+    any word the answer is -base - 1, so that base + it is -1: unknown.
+    """
+    if not len(text.words):
+        return np.full(len(times), -base - 1.0)
+    begins, ends, firsts, lasts = text.words.T
+    word = np.searchsorted(ends, times, "right")
+    behind = word >= len(ends)
+    word = np.minimum(word, len(ends) - 1)
+    share = np.clip((times - begins[word]) / (ends - begins)[word], 0.0, 1.0)
+    spoken = firsts[word] + share * (lasts - firsts)[word] - 0.5
+    return np.where(behind, len(text.ids) - 1.0, np.maximum(spoken, 0.0))
 
 
 def empty_rows(rows: int, length: int) -> Rows:

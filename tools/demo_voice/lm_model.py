@@ -135,6 +135,7 @@ class Speech(nn.Module):
         nn.init.normal_(self.text.weight, std=0.3)
         nn.init.normal_(self.audio.weight, std=0.1)
         nn.init.normal_(self.head.weight, std=0.02)
+        self.neighbours: Tensor | None = None  # [books, codes, n]: what sampling mixes up
         self.register_buffer("offsets", torch.arange(self.books) * self.vocab, persistent=False)
 
     def embed(self, rows: Rows, drop: float) -> Tensor:
@@ -182,11 +183,14 @@ class Speech(nn.Module):
         """c0, depth, guide and phone losses of a batch, in nats per prediction."""
         goal = rows.codes[:, 1:][rows.valid[:, :-1]]
         if noise > 0:
-            wrong = torch.rand(rows.codes.shape) < noise
-            wrong &= ~(rows.codes == 0).all(-1, keepdim=True)
-            codes = torch.where(
-                wrong, torch.randint(0, self.vocab - 3, rows.codes.shape), rows.codes
-            )
+            spoken = ~(rows.codes == 0).all(-1, keepdim=True)
+            codes = rows.codes
+            if self.neighbours is not None:
+                which = torch.randint(0, self.neighbours.shape[2], codes.shape)
+                near = self.neighbours[torch.arange(self.books), codes, which]
+                codes = torch.where((torch.rand(codes.shape) < 5 * noise) & spoken, near, codes)
+            other = torch.randint(0, self.vocab - 3, codes.shape)
+            codes = torch.where((torch.rand(codes.shape) < noise) & spoken, other, codes)
             heard = Rows(rows.text, codes, rows.group, rows.valid, rows.look, rows.phones)
         else:
             heard = rows
