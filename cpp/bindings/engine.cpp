@@ -70,9 +70,9 @@ void register_engine(py::module_& m) {
                 return engine.open(
                     settings(seed, temperature, top_k, top_p, depth_temperature, depth_top_k, depth_top_p));
             },
-            py::kw_only(), py::arg("seed") = 0, py::arg("temperature") = 0.9f, py::arg("top_k") = 50,
-            py::arg("top_p") = 1.0f, py::arg("depth_temperature") = 0.9f, py::arg("depth_top_k") = 50,
-            py::arg("depth_top_p") = 1.0f,
+            py::kw_only(), py::arg("seed") = 0, py::arg("temperature") = 0.9, py::arg("top_k") = 50,
+            py::arg("top_p") = 1.0, py::arg("depth_temperature") = 0.9, py::arg("depth_top_k") = 50,
+            py::arg("depth_top_p") = 1.0,
             "Take a free slot with an empty cache; returns its number. Raises RuntimeError when none is "
             "free.")
         .def("close", &Engine::close, py::arg("slot"))

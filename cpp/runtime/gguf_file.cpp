@@ -1,8 +1,10 @@
 #include "runtime/gguf_file.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <limits>
+#include <new>
 
 #include "runtime/error.h"
 
