@@ -1,5 +1,5 @@
 // Products with weight matrices, and the steps around them that are worth doing in one node when a matrix is
-// packed: a node costs a barrier of all threads, and a frame has thousands.
+// packed: what a product is about to read is quantized while it is still in a core's cache.
 //
 // Activations are F32 tensors {width, tokens}, or, where the consumer is packed, quantized ones (I8,
 // activation_bytes(width) per token).
