@@ -1,0 +1,45 @@
+"""The three files of llama.cpp's converter load as they are, and speak as ours of them does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import checkpoints
+import numpy as np
+import pytest
+from csm_ggml import CSM, ModelFormatError
+from csm_ggml.convert import convert
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trio")
+    checkpoints.write_llama_csm(folder)
+    return folder
+
+
+@pytest.mark.parametrize("given", ["folder", "backbone", "list"])
+def test_speaks_as_its_conversion(given: str, trio: Path, tmp_path: Path) -> None:
+    names = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")
+    source: str | list[str] = {
+        "folder": str(trio),
+        "backbone": str(trio / names[0]),
+        "list": [str(trio / name) for name in names],
+    }[given]
+    direct = CSM.from_pretrained(source, threads=1)
+    assert direct.config["layout"] == "llama-csm"
+    converted = convert(trio, tmp_path / "one.gguf", type="f32").path
+    through_file = CSM.from_pretrained(str(converted), threads=1)
+    codes = direct.generate_codes("[0]Hi. [1]Ho.", temperature=0, max_frames=12)
+    assert len(codes) > 0
+    np.testing.assert_array_equal(
+        codes, through_file.generate_codes("[0]Hi. [1]Ho.", temperature=0, max_frames=12)
+    )
+    np.testing.assert_allclose(direct.decode(codes), through_file.decode(codes), atol=1e-6)
+
+
+def test_a_missing_file_is_named(trio: Path, tmp_path: Path) -> None:
+    for name in ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf"):
+        (tmp_path / name).write_bytes((trio / name).read_bytes())
+    with pytest.raises((ModelFormatError, FileNotFoundError), match=r"(?i)mimi"):
+        CSM.from_pretrained(str(tmp_path / "sesame-csm-backbone.gguf"), threads=1)
