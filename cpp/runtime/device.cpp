@@ -22,9 +22,8 @@ Function cpu_function(const char* name) {
     return f;
 }
 
-// How long an idle worker spins before it sleeps, in ggml's units of 0..100. Between the nodes of a graph the
-// barrier spins anyway; this is the wait for the next graph, where spinning only takes time from other
-// processes.
+// How long an idle thread of ggml's pool spins before it sleeps, in ggml's units of 0..100. They are used
+// only for graphs with products of ggml's own; between graphs spinning would only take time from others.
 constexpr uint32_t kPolling = 0;
 
 // ggml reports every repacked matrix on stderr, which belongs to the program that embeds us.

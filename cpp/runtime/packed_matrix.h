@@ -57,7 +57,7 @@ constexpr size_t activation_bytes(int64_t columns) {
 // columns that are written.
 void quantize_activations(const float* values, int64_t columns, int64_t first, int64_t last, void* out);
 
-// scale / sqrt(mean square + eps) normalisation with a weight: out[i] = values[i] * weight[i] / rms.
+// out[i] = values[i] * weight[i] / sqrt(mean(values^2) + eps); n is a multiple of 16.
 void rms_norm(const float* values, const float* weight, int64_t n, float eps, float* out);
 
 // gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; n is a multiple of 16.

@@ -249,10 +249,6 @@ ggml_tensor* Weights::computed(std::vector<int64_t> ne, std::function<void(float
     return tensor;
 }
 
-std::vector<float> Weights::read_f32(const std::string& name, std::vector<int64_t> ne) const {
-    return read_slice_f32(require(name, std::move(ne)));
-}
-
 void Weights::load() {
     const auto allocate = [&](ggml_context* ctx, ggml_backend_buffer_type_t type) {
         if (ggml_get_first_tensor(ctx) == nullptr) return;

@@ -80,9 +80,6 @@ class Weights {
     // An F32 tensor computed from others by the caller, `fill(out)` at load time.
     ggml_tensor* computed(std::vector<int64_t> ne, std::function<void(float* out)> fill);
 
-    // Reads a tensor to host memory as F32, for computed ones.
-    std::vector<float> read_f32(const std::string& name, std::vector<int64_t> ne) const;
-
     void load();
     size_t bytes() const;
 
