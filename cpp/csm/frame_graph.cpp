@@ -8,7 +8,7 @@ namespace {
 
 size_t max_nodes(const CsmConfig& c) {
     return 64 + transformer_nodes(c.backbone) +
-           static_cast<size_t>(c.codebooks) * (transformer_nodes(c.depth) + 24);
+           static_cast<size_t>(c.codebooks) * (transformer_nodes(c.depth) + 24 + kSamplerNodes);
 }
 
 template <typename T>
@@ -20,7 +20,10 @@ void upload_all(ggml_tensor* tensor, const std::vector<T>& values) {
 
 FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, const CsmWeights& weights,
                        const KvCache& cache, Shape shape)
-    : shape_(shape), pool_(device, 32 + KvCache::tensors(config.depth)), graph_(device, max_nodes(config)) {
+    : shape_(shape),
+      pool_(device, 32 + KvCache::tensors(config.depth)),
+      graph_(device, max_nodes(config)),
+      sampler_(pool_, *device, config.codes, config.codebooks, shape.batch) {
     const int batch = shape.batch, codebooks = config.codebooks;
     ggml_context* ctx = pool_.ctx();
     audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * batch);
@@ -30,9 +33,6 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
     cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, batch);
     mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
-    sampler_.settings = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, kSettingsWidth, batch, 2);
-    sampler_.uniforms = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, codebooks, batch);
-    sampler_.forced = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, codebooks, batch);
     codes_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, codebooks, batch);
     if (shape.logits) logits_ = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, config.codes, codebooks, batch);
     depth_positions_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, batch, codebooks);
@@ -71,6 +71,7 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
         }
     }
     const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
+    sampler_.upload_constants();
     upload_all(depth_positions_, positions);
     upload_all(depth_rows_, rows);
     upload_all(pair_positions_, pair_positions);
@@ -102,8 +103,7 @@ ggml_tensor* FrameGraph::draw(ggml_tensor* hidden, int codebook, const CsmConfig
                                          logits_->nb[1] * static_cast<size_t>(codebook));
         graph_.add(ggml_cpy(ctx, logits, kept));
     }
-    nodes_.push_back({codebook});
-    ggml_tensor* codes = build_sampler(ctx, logits, sampler_, &nodes_.back());
+    ggml_tensor* codes = build_sampler(graph_, logits, sampler_, codebook);
     ggml_tensor* kept = ggml_view_2d(ctx, codes_, 1, shape_.batch, codes_->nb[1],
                                      codes_->nb[0] * static_cast<size_t>(codebook));
     graph_.add(ggml_cpy(ctx, ggml_reshape_2d(ctx, codes, 1, shape_.batch), kept));

@@ -4,7 +4,6 @@
 // once and replayed.
 #pragma once
 
-#include <deque>
 #include <memory>
 
 #include "csm/weights.h"
@@ -58,7 +57,6 @@ class FrameGraph {
     TensorPool pool_;
     Graph graph_;
     KvCache depth_cache_;
-    std::deque<SamplerNode> nodes_;  // stable addresses
     // pool tensors
     ggml_tensor *audio_rows_, *text_ids_, *audio_gate_, *text_gate_, *positions_, *cache_rows_, *mask_,
         *codes_, *logits_ = nullptr;

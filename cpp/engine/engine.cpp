@@ -220,8 +220,8 @@ void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& sha
     std::fill(mask + visible, mask + static_cast<int64_t>(keys), hidden);
     const SlotSettings settings = slot ? slot->settings : SlotSettings{};
     const size_t plane = static_cast<size_t>(shape.batch) * kSettingsWidth;
-    pack_settings(settings.sampling, &in.settings[b * kSettingsWidth]);
-    pack_settings(settings.depth_sampling, &in.settings[plane + b * kSettingsWidth]);
+    pack_settings(settings.sampling, c.codes, &in.settings[b * kSettingsWidth]);
+    pack_settings(settings.depth_sampling, c.codes, &in.settings[plane + b * kSettingsWidth]);
     for (size_t i = 0; i < codebooks; ++i) {
         in.audio_rows[b * codebooks + i] =
             static_cast<int32_t>(i) * c.audio_vocab + (is_text ? 0 : slot->codes[i]);

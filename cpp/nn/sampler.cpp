@@ -59,10 +59,31 @@ int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float 
     return order[static_cast<size_t>(std::min(drawn, end - 1) - mass.begin())];
 }
 
-void pack_settings(const SamplerSettings& settings, float* out) {
-    out[0] = settings.temperature;
-    out[1] = settings.top_p;
-    out[2] = static_cast<float>(settings.top_k);
+void pack_settings(const SamplerSettings& settings, int codes, float* out) {
+    const bool greedy = !(settings.temperature > 0.0f);
+    out[kTemperature] = settings.temperature;
+    out[kTopP] = settings.top_p;
+    out[kTopK] = static_cast<float>(settings.top_k);
+    out[kInverseTemperature] =
+        greedy ? 1.0f : std::min(1.0f / settings.temperature, std::numeric_limits<float>::max());
+    out[kRanks] = static_cast<float>(greedy                ? 1
+                                     : settings.top_k == 0 ? codes
+                                                           : std::min(settings.top_k, codes));
+}
+
+SamplerInputs::SamplerInputs(TensorPool& pool, const Device& device, int codes, int codebooks, int batch)
+    : settings(ggml_new_tensor_3d(pool.ctx(), GGML_TYPE_F32, kSettingsWidth, batch, 2)),
+      uniforms(ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codebooks, batch)),
+      forced(ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_I32, codebooks, batch)),
+      ranks(device.is_cpu() ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codes, batch)) {}
+
+void SamplerInputs::upload_constants() const {
+    if (ranks == nullptr) return;
+    std::vector<float> values;
+    for (int64_t b = 0; b < ranks->ne[1]; ++b) {
+        for (int64_t rank = 0; rank < ranks->ne[0]; ++rank) values.push_back(-static_cast<float>(rank));
+    }
+    upload(ranks, values.data(), ggml_nbytes(ranks));
 }
 
 namespace {
@@ -74,7 +95,7 @@ T* column(const ggml_tensor* t, int64_t i1, int64_t i2 = 0) {
 }
 
 void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
-    const int codebook = static_cast<SamplerNode*>(userdata)->codebook;
+    const int codebook = *static_cast<int*>(userdata);
     const ggml_tensor* logits = dst->src[0];
     thread_local SamplerScratch scratch;
     for (int64_t b = ith; b < logits->ne[1]; b += nth) {
@@ -85,7 +106,8 @@ void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
             continue;
         }
         const float* packed = column<float>(dst->src[1], b, codebook == 0 ? 0 : 1);
-        const SamplerSettings settings{packed[0], packed[1], static_cast<int32_t>(packed[2])};
+        const SamplerSettings settings{packed[kTemperature], packed[kTopP],
+                                       static_cast<int32_t>(packed[kTopK])};
         *out = sample_code(column<float>(logits, b), static_cast<int>(logits->ne[0]), settings,
                            column<float>(dst->src[2], b)[codebook], scratch);
     }
@@ -93,11 +115,11 @@ void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
 
 }  // namespace
 
-ggml_tensor* build_sampler(ggml_context* ctx, ggml_tensor* logits, const SamplerInputs& inputs,
-                           SamplerNode* node) {
+ggml_tensor* build_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs, int codebook) {
+    if (!graph.device().is_cpu()) return build_composed_sampler(graph, logits, inputs, codebook);
     ggml_tensor* args[] = {logits, inputs.settings, inputs.uniforms, inputs.forced};
-    return ggml_custom_4d(ctx, GGML_TYPE_I32, logits->ne[1], 1, 1, 1, args, 4, run_sampler, GGML_N_TASKS_MAX,
-                          node);
+    return ggml_custom_4d(graph.ctx(), GGML_TYPE_I32, logits->ne[1], 1, 1, 1, args, 4, run_sampler,
+                          GGML_N_TASKS_MAX, graph.keep<int>(codebook));
 }
 
 }  // namespace csm

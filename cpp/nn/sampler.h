@@ -10,10 +10,9 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <vector>
 
-#include "ggml.h"
+#include "runtime/graph.h"
 
 namespace csm {
 
@@ -34,26 +33,40 @@ struct SamplerScratch {
 int32_t sample_code(const float* logits, int n, const SamplerSettings& settings, float u,
                     SamplerScratch& scratch);
 
-// One settings row per sequence as the graph holds it: temperature, top_p, top_k as floats (exact below
-// 2^24).
-constexpr int kSettingsWidth = 3;
-void pack_settings(const SamplerSettings& settings, float* out);
+// Settings of one sequence as a graph holds them, as floats (integers are exact below 2^24).
+enum SettingsRow {
+    kTemperature,
+    kTopP,
+    kTopK,
+    kInverseTemperature,  // 1 where the largest logit is taken
+    kRanks,               // how many candidates are left after top-k
+    kSettingsWidth
+};
+void pack_settings(const SamplerSettings& settings, int codes, float* out);
 
-// Graph inputs of all sampler nodes; each has one column per sequence of the batch.
+// Graph inputs of all samplers of a frame; each has one column per sequence of the batch.
 struct SamplerInputs {
-    ggml_tensor* settings;  // F32 {kSettingsWidth, batch, 2}: plane 0 for codebook 0, plane 1 for the others
-    ggml_tensor* uniforms;  // F32 {codebooks, batch}
-    ggml_tensor* forced;    // I32 {codebooks, batch}: a code >= 0 replaces the drawn one
+    ggml_tensor* settings = nullptr;  // F32 {kSettingsWidth, batch, 2}: plane 0 for codebook 0, 1 for others
+    ggml_tensor* uniforms = nullptr;  // F32 {codebooks, batch}
+    ggml_tensor* forced = nullptr;    // I32 {codebooks, batch}: a code >= 0 replaces the drawn one
+    ggml_tensor* ranks = nullptr;     // F32 {codes, batch}: 0, -1, -2, ...; null on the CPU
+
+    // Describes the inputs in a pool; its owner allocates, and then calls upload_constants() once.
+    SamplerInputs(TensorPool& pool, const Device& device, int codes, int codebooks, int batch);
+    static constexpr size_t kTensors = 4;
+    void upload_constants() const;
 };
 
-// What a sampler node has to know besides its inputs; must outlive the graph.
-struct SamplerNode {
-    int codebook;
-};
+// Upper bound of the nodes of one sampler, views included.
+constexpr size_t kSamplerNodes = 56;
 
-// logits {codes, batch} -> I32 {batch}. The node runs on the CPU; on other devices the scheduler copies the
-// logits over.
-ggml_tensor* build_sampler(ggml_context* ctx, ggml_tensor* logits, const SamplerInputs& inputs,
-                           SamplerNode* node);
+// logits {codes, batch} -> I32 {batch}. On the CPU one node of our own, elsewhere a composition of ggml's
+// operators, so that the device need not stop for the host between codebooks.
+ggml_tensor* build_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs, int codebook);
+
+// The composition. It computes in F32, so a number u within rounding of a border between two codes may draw
+// the other one. If logits are not numbers, any code may be drawn.
+ggml_tensor* build_composed_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs,
+                                    int codebook);
 
 }  // namespace csm

@@ -1,11 +1,13 @@
 // The definition of a draw in nn/sampler.h, case by case. Its distribution is tested against the reference
 // from Python.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "check.h"
+#include "nn/philox.h"
 #include "nn/sampler.h"
 
 namespace {
@@ -84,4 +86,124 @@ TEST(what_is_not_a_number_is_never_drawn) {
     CHECK_EQ(draw({-kInf, 0, -kInf}, 1, 0, 1, kBelowOne), 1);
     CHECK_EQ(draw({0, kNan}, 0, 0, 1, 0), 0);
     CHECK_EQ(draw({kNan, 0, 1}, 0, 0, 1, 0), 2);
+}
+
+namespace {
+
+// The sampler as a device without our own nodes runs it.
+class Composed {
+ public:
+    Composed(int codes, int batch)
+        : codes_(codes),
+          batch_(batch),
+          device_(csm::Device::open("cpu", 2)),
+          pool_(device_, 2 + csm::SamplerInputs::kTensors),
+          logits_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch)),
+          inputs_(pool_, *device_, codes, kCodebooks, batch),
+          graph_(device_, csm::kSamplerNodes) {
+        inputs_.ranks = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch);
+        pool_.allocate();
+        inputs_.upload_constants();
+        drawn_ = csm::build_composed_sampler(graph_, logits_, inputs_, kCodebook);
+        graph_.add_output(drawn_);
+        graph_.allocate();
+    }
+
+    std::vector<int32_t> draw(const std::vector<float>& logits,
+                              const std::vector<csm::SamplerSettings>& settings, const std::vector<float>& u,
+                              const std::vector<int32_t>& forced) {
+        const auto n = static_cast<size_t>(batch_), width = static_cast<size_t>(csm::kSettingsWidth);
+        std::vector<float> packed(2 * n * width, 0.5f), uniforms(n * kCodebooks, 0.5f);
+        std::vector<int32_t> all_forced(n * kCodebooks, 3), drawn(n);
+        for (size_t b = 0; b < n; ++b) {
+            csm::pack_settings(settings[b], codes_, &packed[(n + b) * width]);
+            uniforms[b * kCodebooks + kCodebook] = u[b];
+            all_forced[b * kCodebooks + kCodebook] = forced[b];
+        }
+        csm::upload(logits_, logits.data(), logits.size() * sizeof(float));
+        csm::upload(inputs_.settings, packed.data(), packed.size() * sizeof(float));
+        csm::upload(inputs_.uniforms, uniforms.data(), uniforms.size() * sizeof(float));
+        csm::upload(inputs_.forced, all_forced.data(), all_forced.size() * sizeof(int32_t));
+        graph_.compute();
+        csm::download(drawn_, drawn.data(), n * sizeof(int32_t));
+        return drawn;
+    }
+
+ private:
+    static constexpr int kCodebook = 2, kCodebooks = 4;
+    int codes_, batch_;
+    std::shared_ptr<csm::Device> device_;
+    csm::TensorPool pool_;
+    ggml_tensor* logits_;
+    csm::SamplerInputs inputs_;
+    csm::Graph graph_;
+    ggml_tensor* drawn_ = nullptr;
+};
+
+}  // namespace
+
+TEST(composed_of_operators_it_draws_the_same) {
+    constexpr int kCodes = 300, kBatch = 5, kRounds = 300;
+    Composed composed(kCodes, kBatch);
+    uint32_t draws = 0;
+    const auto random = [&draws] { return csm::uniform(5, draws++, 1); };
+    int different = 0;
+    for (int round = 0; round < kRounds; ++round) {
+        std::vector<float> logits, u;
+        std::vector<csm::SamplerSettings> settings;
+        std::vector<int32_t> forced;
+        for (int b = 0; b < kBatch; ++b) {
+            const float spread = 1.0f + 20.0f * random();
+            for (int i = 0; i < kCodes; ++i) logits.push_back(spread * (random() - 0.5f));
+            const float kind = random();
+            settings.push_back({kind < 0.2f ? 0.0f : 0.1f + 1.5f * random(), kind > 0.6f ? random() : 1.0f,
+                                static_cast<int32_t>(random() * 60.0f)});
+            if (settings.back().top_p <= 0.0f) settings.back().top_p = 0.5f;
+            u.push_back(round == 0 ? 0.0f : round == 1 ? kBelowOne : random());
+            forced.push_back(random() < 0.1f ? static_cast<int32_t>(random() * kCodes) : -1);
+        }
+        const std::vector<int32_t> got = composed.draw(logits, settings, u, forced);
+        for (size_t b = 0; b < kBatch; ++b) {
+            if (forced[b] >= 0) {
+                CHECK_EQ(got[b], forced[b]);
+                continue;
+            }
+            const std::vector<float> row(logits.begin() + static_cast<int>(b) * kCodes,
+                                         logits.begin() + static_cast<int>(b + 1) * kCodes);
+            const auto expected = [&](float shift, float p) {
+                const float top_p = settings[b].top_p;
+                return draw(row, settings[b].temperature, settings[b].top_k,
+                            top_p < 1.0f ? std::clamp(top_p + p, 1e-6f, 1.0f) : 1.0f,
+                            std::clamp(u[b] + shift, 0.0f, kBelowOne));
+            };
+            if (got[b] == expected(0, 0)) continue;
+            // only at a border between two codes, or at the border of top-p
+            ++different;
+            bool border = false;
+            for (const float shift : {-2e-5f, 0.0f, 2e-5f}) {
+                for (const float p : {-1e-5f, 0.0f, 1e-5f}) border |= got[b] == expected(shift, p);
+            }
+            CHECK(border);
+        }
+    }
+    CHECK(different <= kRounds * kBatch / 100);
+}
+
+TEST(composed_of_operators_equal_logits_come_in_order_too) {
+    constexpr int kBatch = 3;
+    Composed composed(4, kBatch);
+    const csm::SamplerSettings any{1.0f, 1.0f, 0}, greedy{0.0f, 1.0f, 0}, two{1.0f, 1.0f, 2};
+    const std::vector<float> logits{7, 7, 7, 7, 1, 3, 3, 2, 7, 7, 7, 7};
+    const auto drawn = composed.draw(logits, {any, greedy, two}, {0.6f, 0.99f, kBelowOne}, {-1, -1, -1});
+    CHECK_EQ(drawn[0], 2);
+    CHECK_EQ(drawn[1], 1);
+    CHECK_EQ(drawn[2], 1);
+}
+
+TEST(composed_of_operators_a_code_exists_whatever_the_logits) {
+    Composed composed(4, 3);
+    const csm::SamplerSettings any{0.9f, 0.9f, 3};
+    const std::vector<float> logits{kNan, kNan, kNan, kNan, -kInf, -kInf, -kInf, -kInf, kInf, kInf, 0, 0};
+    for (const int32_t code : composed.draw(logits, {any, any, any}, {0.1f, 0.5f, 0.9f}, {-1, -1, -1}))
+        CHECK(code >= 0 && code < 4);
 }
