@@ -26,6 +26,8 @@ Function cpu_function(const char* name) {
 // only for graphs with products of ggml's own; between graphs spinning would only take time from others.
 constexpr uint32_t kPolling = 0;
 
+constexpr const char* kGenericCpu = "cpu-generic";
+
 // ggml reports every repacked matrix on stderr, which belongs to the program that embeds us.
 void log_warnings(ggml_log_level level, const char* text, void*) {
     static bool continues = false;  // CONT pieces belong to the line before
@@ -72,7 +74,9 @@ std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
     device->threads_ = std::min(threads, GGML_MAX_N_THREADS);
 
     ggml_backend_dev_t gpu = nullptr;
-    if (name == "auto" || name == "gpu") {
+    if (name == kGenericCpu) {
+        gpu = device->cpu_dev_;
+    } else if (name == "auto" || name == "gpu") {
         gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
         if (gpu == nullptr) gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
         if (gpu == nullptr && name == "gpu")
@@ -84,7 +88,8 @@ std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
             for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
                 known += cat(i ? ", " : "", ggml_backend_dev_name(ggml_backend_dev_get(i)));
             }
-            throw BackendError(cat("device '", name, "' is not known; there are: auto, cpu, gpu, ", known));
+            throw BackendError(cat("device '", name, "' is not known; there are: auto, cpu, gpu, ",
+                                   kGenericCpu, ", ", known));
         }
         if (ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) gpu = dev;
     }
@@ -98,11 +103,12 @@ std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
     device->team_ = std::make_unique<ThreadTeam>(device->threads_);
     device->use_graph_threads(true);
     set_pool(device->cpu_, device->pool_);
-    device->name_ = ggml_backend_dev_name(gpu ? gpu : device->cpu_dev_);
+    device->name_ = name == kGenericCpu ? name : ggml_backend_dev_name(gpu ? gpu : device->cpu_dev_);
     if (gpu != nullptr) {
         device->gpu_ = ggml_backend_dev_init(gpu, nullptr);
         if (device->gpu_ == nullptr)
             throw BackendError(cat("device '", device->name_, "' could not be started"));
+        if (name == kGenericCpu) device->set_threads_(device->gpu_, device->threads_);
     } else {
         auto* extra = cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
         for (auto* types = extra(device->cpu_dev_); types != nullptr && *types != nullptr; ++types) {

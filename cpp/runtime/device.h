@@ -22,8 +22,9 @@ std::vector<std::string> cpu_features();
 
 class Device {
  public:
-    // name: "auto" (a GPU if there is one, else the CPU), "cpu", "gpu", or a name that ggml lists. threads: 0
-    // = all cores.
+    // name: "auto" (a GPU if there is one, else the CPU), "cpu", "gpu", or a name that ggml lists; or
+    // "cpu-generic", the CPU treated as a GPU is: graphs of ggml's operators only, given to the scheduler. It
+    // serves to test what GPUs will run where there is none. threads: 0 = all cores.
     static std::shared_ptr<Device> open(const std::string& name, int threads);
     ~Device();
     Device(const Device&) = delete;
