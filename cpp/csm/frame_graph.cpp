@@ -7,8 +7,8 @@ namespace csm {
 namespace {
 
 size_t max_nodes(const CsmConfig& c) {
-    return 64 + transformer_nodes(c.backbone) +
-           static_cast<size_t>(c.codebooks) * (transformer_nodes(c.depth) + 24 + kSamplerNodes);
+    return 64 + Sampler::kSharedNodes + transformer_nodes(c.backbone) +
+           static_cast<size_t>(c.codebooks) * (transformer_nodes(c.depth) + 24 + Sampler::kNodes);
 }
 
 template <typename T>
@@ -40,7 +40,9 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     pair_positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 2 * batch);
     pair_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 2 * batch);
     pair_mask_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, 2, 2);
-    depth_cache_ = KvCache(pool_, config.depth, codebooks, batch, GGML_TYPE_F32);
+    // GPUs would convert keys and values to F16 before each attention
+    const ggml_type depth_type = device->is_cpu() ? GGML_TYPE_F32 : cache.k.front()->type;
+    depth_cache_ = KvCache(pool_, config.depth, codebooks, batch, depth_type);
     pool_.allocate();
 
     const auto n = static_cast<size_t>(batch), per_code = n * static_cast<size_t>(codebooks);
@@ -95,7 +97,8 @@ ggml_tensor* FrameGraph::build_input(ggml_context* ctx, const CsmConfig& c, cons
 
 // Head and sampler of one codebook: hidden {width, batch} -> codes I32 {batch}, recorded in codes_ (and
 // logits_).
-ggml_tensor* FrameGraph::draw(ggml_tensor* hidden, int codebook, const CsmConfig& c, const CsmWeights& w) {
+ggml_tensor* FrameGraph::draw(const Sampler& sampler, ggml_tensor* hidden, int codebook, const CsmConfig& c,
+                              const CsmWeights& w) {
     ggml_context* ctx = graph_.ctx();
     ggml_tensor* logits = build_linear(graph_, w.heads[static_cast<size_t>(codebook)], hidden);
     if (logits_) {
@@ -103,7 +106,7 @@ ggml_tensor* FrameGraph::draw(ggml_tensor* hidden, int codebook, const CsmConfig
                                          logits_->nb[1] * static_cast<size_t>(codebook));
         graph_.add(ggml_cpy(ctx, logits, kept));
     }
-    ggml_tensor* codes = build_sampler(graph_, logits, sampler_, codebook);
+    ggml_tensor* codes = sampler.draw(logits, codebook);
     ggml_tensor* kept = ggml_view_2d(ctx, codes_, 1, shape_.batch, codes_->nb[1],
                                      codes_->nb[0] * static_cast<size_t>(codebook));
     graph_.add(ggml_cpy(ctx, ggml_reshape_2d(ctx, codes, 1, shape_.batch), kept));
@@ -113,6 +116,7 @@ ggml_tensor* FrameGraph::draw(ggml_tensor* hidden, int codebook, const CsmConfig
 void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& cache) {
     ggml_context* ctx = graph_.ctx();
     const int batch = shape_.batch;
+    const Sampler sampler(graph_, sampler_);
     const auto columns = [&](ggml_tensor* t, int p) {
         return ggml_view_1d(ctx, t, batch, t->nb[1] * static_cast<size_t>(p));
     };
@@ -134,7 +138,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pass.mask = mask_;
     ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(ctx, c, w));
     h = build_norm(graph_, c.backbone, h, w.backbone_norm, nullptr, {});
-    ggml_tensor* codes = draw(h, 0, c, w);
+    ggml_tensor* codes = draw(sampler, h, 0, c, w);
 
     // positions 0 (the backbone's state) and 1 (codebook 0) go through the weights together
     pass = {};
@@ -150,7 +154,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pair = build_linear(graph_, w.projection, ggml_reshape_2d(ctx, pair, c.backbone.width, 2 * batch));
     pair = build_transformer(graph_, c.depth, w.depth, pass, pair);
     ggml_tensor* x = ggml_view_2d(ctx, pair, c.depth.width, batch, 2 * pair->nb[1], pair->nb[1]);
-    codes = draw(build_norm(graph_, c.depth, x, w.depth_norm, nullptr, w.heads[1]), 1, c, w);
+    codes = draw(sampler, build_norm(graph_, c.depth, x, w.depth_norm, nullptr, w.heads[1]), 1, c, w);
 
     pass.queries = 1;
     pass.mask = nullptr;
@@ -161,7 +165,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
         x = build_linear(graph_, w.projection, embed(codes, p - 1));
         x = build_transformer(graph_, c.depth, w.depth, pass, x);
         const Matrix& head = w.heads[static_cast<size_t>(p)];
-        codes = draw(build_norm(graph_, c.depth, x, w.depth_norm, nullptr, head), p, c, w);
+        codes = draw(sampler, build_norm(graph_, c.depth, x, w.depth_norm, nullptr, head), p, c, w);
     }
 }
 

@@ -50,7 +50,8 @@ class FrameGraph {
  private:
     void build(const CsmConfig& config, const CsmWeights& weights, const KvCache& cache);
     ggml_tensor* build_input(ggml_context* ctx, const CsmConfig& config, const CsmWeights& weights);
-    ggml_tensor* draw(ggml_tensor* hidden, int codebook, const CsmConfig& config, const CsmWeights& weights);
+    ggml_tensor* draw(const Sampler& sampler, ggml_tensor* hidden, int codebook, const CsmConfig& config,
+                      const CsmWeights& weights);
 
     Shape shape_;
     Inputs inputs_;

@@ -2,16 +2,15 @@
 
 namespace csm {
 
-ggml_tensor* build_composed_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs,
-                                    int codebook) {
-    ggml_context* ctx = graph.ctx();
+ggml_tensor* Sampler::composed(ggml_tensor* logits, int codebook) const {
+    ggml_context* ctx = graph_.ctx();
+    const size_t plane = codebook == 0 ? 0 : 1;
     const int64_t codes = logits->ne[0], batch = logits->ne[1];
     // one number per sequence, {1, batch}
     const auto setting = [&](SettingsRow row) {
-        const ggml_tensor* t = inputs.settings;
-        const size_t offset =
-            t->nb[0] * static_cast<size_t>(row) + t->nb[2] * static_cast<size_t>(codebook == 0 ? 0 : 1);
-        return ggml_view_2d(ctx, inputs.settings, 1, batch, t->nb[1], offset);
+        ggml_tensor* t = inputs_.settings;
+        return ggml_view_2d(ctx, t, 1, batch, t->nb[1],
+                            t->nb[0] * static_cast<size_t>(row) + t->nb[2] * plane);
     };
     const auto of_codebook = [&](ggml_tensor* t) {
         return ggml_view_2d(ctx, t, 1, batch, t->nb[1], t->nb[0] * static_cast<size_t>(codebook));
@@ -28,19 +27,18 @@ ggml_tensor* build_composed_sampler(Graph& graph, ggml_tensor* logits, const Sam
     ggml_tensor* sorted = ggml_reshape_2d(ctx, gather(logits, order), codes, batch);
     ggml_tensor* below_top = ggml_sub(ctx, sorted, at_rank(sorted, 0));
     ggml_tensor* mass = ggml_exp(ctx, ggml_mul(ctx, below_top, setting(kInverseTemperature)));
-    ggml_tensor* in_top_k = ggml_step(ctx, ggml_add(ctx, inputs.ranks, setting(kRanks)));
-    mass = ggml_mul(ctx, mass, in_top_k);
+    mass = ggml_mul(ctx, mass, in_top_k_[plane]);
     ggml_tensor* cumulated = ggml_cumsum(ctx, mass);
 
     // of those the ranks before which less than the share p has been cumulated
     ggml_tensor* limit = ggml_mul(ctx, at_rank(cumulated, codes - 1), setting(kTopP));
     ggml_tensor* before = ggml_sub(ctx, cumulated, mass);
     ggml_tensor* past_limit = ggml_add(ctx, ggml_neg(ctx, before), limit);
-    ggml_tensor* left = ggml_mul(ctx, ggml_step(ctx, past_limit), in_top_k);
+    ggml_tensor* left = ggml_mul(ctx, ggml_step(ctx, past_limit), in_top_k_[plane]);
     ggml_tensor* total = ggml_sum_rows(ctx, ggml_mul(ctx, mass, left));
 
     // the rank drawn is the number of ranks whose cumulated mass u does not pass, and never past the last one
-    ggml_tensor* target = ggml_mul(ctx, total, of_codebook(inputs.uniforms));
+    ggml_tensor* target = ggml_mul(ctx, total, of_codebook(inputs_.uniforms));
     ggml_tensor* passed = ggml_sum_rows(ctx, ggml_step(ctx, ggml_sub(ctx, cumulated, target)));
     ggml_tensor* rank = ggml_scale_bias(ctx, passed, -1.0f, static_cast<float>(codes));
     ggml_tensor* last = ggml_scale_bias(ctx, ggml_sum_rows(ctx, left), 1.0f, -1.0f);
@@ -51,9 +49,8 @@ ggml_tensor* build_composed_sampler(Graph& graph, ggml_tensor* logits, const Sam
 
     // codes are exact as floats
     drawn = ggml_reshape_2d(ctx, ggml_cast(ctx, drawn, GGML_TYPE_F32), 1, batch);
-    ggml_tensor* forced = ggml_cast(ctx, of_codebook(inputs.forced), GGML_TYPE_F32);
-    ggml_tensor* is_forced = ggml_step(ctx, ggml_scale_bias(ctx, forced, 1.0f, 0.5f));
-    ggml_tensor* code = ggml_add(ctx, drawn, ggml_mul(ctx, ggml_sub(ctx, forced, drawn), is_forced));
+    ggml_tensor* change = ggml_sub(ctx, of_codebook(forced_), drawn);
+    ggml_tensor* code = ggml_add(ctx, drawn, ggml_mul(ctx, change, of_codebook(is_forced_)));
     return ggml_reshape_1d(ctx, ggml_cast(ctx, code, GGML_TYPE_I32), batch);
 }
 

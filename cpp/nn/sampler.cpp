@@ -115,11 +115,24 @@ void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
 
 }  // namespace
 
-ggml_tensor* build_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs, int codebook) {
-    if (!graph.device().is_cpu()) return build_composed_sampler(graph, logits, inputs, codebook);
-    ggml_tensor* args[] = {logits, inputs.settings, inputs.uniforms, inputs.forced};
-    return ggml_custom_4d(graph.ctx(), GGML_TYPE_I32, logits->ne[1], 1, 1, 1, args, 4, run_sampler,
-                          GGML_N_TASKS_MAX, graph.keep<int>(codebook));
+Sampler::Sampler(Graph& graph, const SamplerInputs& inputs) : graph_(graph), inputs_(inputs) {
+    if (inputs.ranks == nullptr) return;
+    ggml_context* ctx = graph.ctx();
+    for (size_t plane = 0; plane < 2; ++plane) {
+        const ggml_tensor* t = inputs.settings;
+        ggml_tensor* kept =
+            ggml_view_2d(ctx, inputs.settings, 1, t->ne[1], t->nb[1], t->nb[0] * kRanks + t->nb[2] * plane);
+        in_top_k_[plane] = ggml_step(ctx, ggml_add(ctx, inputs.ranks, kept));
+    }
+    forced_ = ggml_cast(ctx, inputs.forced, GGML_TYPE_F32);
+    is_forced_ = ggml_step(ctx, ggml_scale_bias(ctx, forced_, 1.0f, 0.5f));
+}
+
+ggml_tensor* Sampler::draw(ggml_tensor* logits, int codebook) const {
+    if (inputs_.ranks != nullptr) return composed(logits, codebook);
+    ggml_tensor* args[] = {logits, inputs_.settings, inputs_.uniforms, inputs_.forced};
+    return ggml_custom_4d(graph_.ctx(), GGML_TYPE_I32, logits->ne[1], 1, 1, 1, args, 4, run_sampler,
+                          GGML_N_TASKS_MAX, graph_.keep<int>(codebook));
 }
 
 }  // namespace csm

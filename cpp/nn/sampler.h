@@ -49,7 +49,8 @@ struct SamplerInputs {
     ggml_tensor* settings = nullptr;  // F32 {kSettingsWidth, batch, 2}: plane 0 for codebook 0, 1 for others
     ggml_tensor* uniforms = nullptr;  // F32 {codebooks, batch}
     ggml_tensor* forced = nullptr;    // I32 {codebooks, batch}: a code >= 0 replaces the drawn one
-    ggml_tensor* ranks = nullptr;     // F32 {codes, batch}: 0, -1, -2, ...; null on the CPU
+    ggml_tensor* ranks =
+        nullptr;  // F32 {codes, batch}: 0, -1, -2, ...; where it is null, nodes of our own draw
 
     // Describes the inputs in a pool; its owner allocates, and then calls upload_constants() once.
     SamplerInputs(TensorPool& pool, const Device& device, int codes, int codebooks, int batch);
@@ -57,16 +58,29 @@ struct SamplerInputs {
     void upload_constants() const;
 };
 
-// Upper bound of the nodes of one sampler, views included.
-constexpr size_t kSamplerNodes = 56;
-
-// logits {codes, batch} -> I32 {batch}. On the CPU one node of our own, elsewhere a composition of ggml's
+// The samplers of one graph. On the CPU each is one node of our own; elsewhere a composition of ggml's
 // operators, so that the device need not stop for the host between codebooks.
-ggml_tensor* build_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs, int codebook);
+class Sampler {
+ public:
+    // Also composes what all codebooks share, where there is no node of our own.
+    Sampler(Graph& graph, const SamplerInputs& inputs);
 
-// The composition. It computes in F32, so a number u within rounding of a border between two codes may draw
-// the other one. If logits are not numbers, any code may be drawn.
-ggml_tensor* build_composed_sampler(Graph& graph, ggml_tensor* logits, const SamplerInputs& inputs,
-                                    int codebook);
+    // logits {codes, batch} -> I32 {batch}
+    ggml_tensor* draw(ggml_tensor* logits, int codebook) const;
+
+    // Upper bounds of the nodes for one codebook and for what all share, views included.
+    static constexpr size_t kNodes = 48, kSharedNodes = 16;
+
+ private:
+    ggml_tensor* composed(ggml_tensor* logits, int codebook) const;
+
+    Graph& graph_;
+    const SamplerInputs& inputs_;
+    // of the composition, which computes in F32: a number u within rounding of a border between two codes may
+    // draw the other one, and if logits are not numbers, any code may be drawn
+    ggml_tensor* in_top_k_[2] = {};  // F32 {codes, batch}: 1 for the ranks that top-k leaves, of each plane
+    ggml_tensor* forced_ = nullptr;  // F32 {codebooks, batch}
+    ggml_tensor* is_forced_ = nullptr;  // F32 {codebooks, batch}: 0 or 1
+};
 
 }  // namespace csm

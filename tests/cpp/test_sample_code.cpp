@@ -100,11 +100,11 @@ class Composed {
           pool_(device_, 2 + csm::SamplerInputs::kTensors),
           logits_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch)),
           inputs_(pool_, *device_, codes, kCodebooks, batch),
-          graph_(device_, csm::kSamplerNodes) {
+          graph_(device_, csm::Sampler::kNodes + csm::Sampler::kSharedNodes) {
         inputs_.ranks = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch);
         pool_.allocate();
         inputs_.upload_constants();
-        drawn_ = csm::build_composed_sampler(graph_, logits_, inputs_, kCodebook);
+        drawn_ = csm::Sampler(graph_, inputs_).draw(logits_, kCodebook);
         graph_.add_output(drawn_);
         graph_.allocate();
     }
