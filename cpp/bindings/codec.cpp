@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "bindings/module.h"
 #include "engine/model.h"
 #include "mimi/decoder.h"
@@ -11,8 +13,9 @@ namespace {
 // A stream keeps the model's weights alive.
 template <typename Codec>
 struct Stream {
-    explicit Stream(std::shared_ptr<const Model> m)
-        : model(std::move(m)), codec(model->device(), model->codec()) {}
+    template <typename... Args>
+    explicit Stream(std::shared_ptr<const Model> m, Args... args)
+        : model(std::move(m)), codec(model->codec_device(), model->codec(), args...) {}
     std::shared_ptr<const Model> model;
     Codec codec;
 };
@@ -20,18 +23,27 @@ struct Stream {
 using DecoderStream = Stream<MimiDecoder>;
 using EncoderStream = Stream<MimiEncoder>;
 
-py::array_t<float> decode(DecoderStream& stream, const Array<int32_t>& codes) {
-    if (codes.ndim() != 2)
+py::array_t<float> decode(DecoderStream& stream, const Array<int32_t>& codes,
+                          const std::optional<std::vector<int32_t>>& streams) {
+    if (!streams && codes.ndim() != 2)
         throw ArgumentError(cat("codes has ", codes.ndim(), " dimensions, expected 2: (frames, codebooks)"));
-    const py::ssize_t frames = codes.shape(0);
-    std::vector<float> samples(static_cast<size_t>(frames) * static_cast<size_t>(stream.codec.frame_size()));
-    if (frames > 0) {
+    if (streams && codes.ndim() != 3)
+        throw ArgumentError(
+            cat("codes has ", codes.ndim(), " dimensions, expected 3: (streams, frames, codebooks)"));
+    if (streams && codes.shape(0) != static_cast<py::ssize_t>(streams->size()))
+        throw ArgumentError(
+            cat("codes are of ", codes.shape(0), " streams, but ", streams->size(), " streams are named"));
+    const py::ssize_t frames = codes.shape(codes.ndim() - 2);
+    const auto q = static_cast<int>(codes.shape(codes.ndim() - 1));
+    const std::vector<int32_t> named = streams.value_or(std::vector<int32_t>{0});
+    const auto n = static_cast<py::ssize_t>(named.size()), each = frames * stream.codec.frame_size();
+    std::vector<float> samples(static_cast<size_t>(n * each));
+    {
         const int32_t* data = codes.data();
         const py::gil_scoped_release release;
-        stream.codec.decode(data, frames, static_cast<int>(codes.shape(1)), samples.data());
+        stream.codec.decode(named, data, frames, q, samples.data());
     }
-    const auto n = static_cast<py::ssize_t>(samples.size());
-    return to_array(std::move(samples), {n});
+    return streams ? to_array(std::move(samples), {n, each}) : to_array(std::move(samples), {each});
 }
 
 py::object encode(EncoderStream& stream, const Array<float>& samples, bool final, bool return_latents) {
@@ -55,15 +67,27 @@ py::object encode(EncoderStream& stream, const Array<float>& samples, bool final
 
 void register_codec(py::module_& m) {
     py::class_<DecoderStream>(m, "MimiDecoder",
-                              "A stream of codes to samples; carries the codec's state from call to call.")
-        .def(py::init([](std::shared_ptr<Model> model) {
-                 return std::make_unique<DecoderStream>(std::move(model));
+                              "Streams of codes to samples; carries the codec's state from call to call.")
+        .def(py::init([](std::shared_ptr<Model> model, int streams) {
+                 return std::make_unique<DecoderStream>(std::move(model), streams);
              }),
-             py::arg("model"))
-        .def("decode", &decode, py::arg("codes"),
-             "(frames, q) codes, 1 <= q <= codebooks, to (frames * frame_size,) samples. Raises ValueError "
-             "on codes out of range.")
-        .def("reset", [](DecoderStream& stream) { stream.codec.reset(); });
+             py::arg("model"), py::arg("streams") = 1)
+        .def(
+            "decode", &decode, py::arg("codes"), py::arg("streams") = py::none(),
+            "(frames, q) codes of stream 0, 1 <= q <= codebooks, to (frames * frame_size,) samples; with the "
+            "numbers of n streams, (n, frames, q) codes to (n, frames * frame_size) samples. Raises "
+            "ValueError on codes or streams out of range.")
+        .def(
+            "reset",
+            [](DecoderStream& stream, std::optional<int> number) {
+                if (number) {
+                    stream.codec.reset(*number);
+                } else {
+                    stream.codec.reset();
+                }
+            },
+            py::arg("stream") = py::none(), "Lets a stream begin anew, or all.")
+        .def_property_readonly("streams", [](const DecoderStream& stream) { return stream.codec.streams(); });
     py::class_<EncoderStream>(m, "MimiEncoder", "A stream of samples to codes.")
         .def(py::init([](std::shared_ptr<Model> model) {
                  return std::make_unique<EncoderStream>(std::move(model));

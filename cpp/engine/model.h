@@ -13,6 +13,9 @@ class Model {
     Model(const std::vector<std::string>& files, const std::string& device, int threads);
 
     const std::shared_ptr<Device>& device() const { return device_; }
+    // The same device as the codec uses it: with threads and a lock of its own, so that sound is made while
+    // an engine computes the next frame.
+    const std::shared_ptr<Device>& codec_device() const { return codec_device_; }
     const Checkpoint& checkpoint() const { return checkpoint_; }
     const CsmConfig& csm() const { return checkpoint_.csm; }
     const MimiConfig& mimi() const { return checkpoint_.mimi; }
@@ -23,7 +26,7 @@ class Model {
     ggml_type default_kv_type() const;
 
  private:
-    std::shared_ptr<Device> device_;
+    std::shared_ptr<Device> device_, codec_device_;
     Checkpoint checkpoint_;
     std::unique_ptr<Weights> weights_;
     CsmWeights csm_weights_;

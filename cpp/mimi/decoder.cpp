@@ -1,5 +1,7 @@
 #include "mimi/decoder.h"
 
+#include <algorithm>
+
 #include "mimi/chunks.h"
 #include "runtime/error.h"
 
@@ -7,84 +9,149 @@ namespace csm {
 
 namespace {
 
-size_t graph_nodes(const MimiModel& model) {
+// Graphs kept for reuse; each holds its activations.
+constexpr size_t kMaxGraphs = 8;
+
+size_t graph_nodes(const MimiModel& model, int streams) {
     return 64 + rvq_nodes(model.config.codebooks) + transformer_nodes(model.config.transformer) +
-           kConvNodes * (1 + model.weights.decoder.convolutions());
+           kConvNodes * (1 + model.weights.decoder.convolutions() * static_cast<size_t>(streams));
+}
+
+int checked_streams(int streams) {
+    if (streams < 1 || streams > MimiDecoder::kMaxStreams)
+        throw ArgumentError(cat("streams is ", streams, ", expected 1 to ", MimiDecoder::kMaxStreams));
+    return streams;
 }
 
 }  // namespace
 
-MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model)
+MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model, int streams)
     : device_(std::move(device)),
       model_(std::move(model)),
+      used_(static_cast<size_t>(checked_streams(streams))),
       pool_(device_, 8 + LatentTransformer::tensors(model_->config) + model_->weights.decoder.convolutions()),
-      states_(pool_),
-      transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride),
+      states_(pool_, streams, kMaxChunkFrames),
+      transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride, streams),
       codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
-                                int64_t{model_->config.codebooks} * kMaxChunkFrames)) {
+                                int64_t{model_->config.codebooks} * kMaxChunkFrames)),
+      samples_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32,
+                                  int64_t{model_->config.frame_size()} * kMaxChunkFrames)) {
     states_.add(model_->weights.upsample);
     model_->weights.decoder.add_states(states_);
     pool_.allocate();
 }
 
-MimiDecoder::Step& MimiDecoder::step(int frames, int q) {
-    if (q != q_) steps_.clear();  // a stream hardly ever changes its number of codebooks
-    q_ = q;
-    Step& step = steps_[frames];
-    if (step.graph) return step;
-    auto graph = std::make_unique<Graph>(device_, graph_nodes(*model_));
+std::unique_ptr<Graph> MimiDecoder::build(int streams, int frames, int q) {
+    auto graph = std::make_unique<Graph>(device_, graph_nodes(*model_, streams));
     ggml_context* ctx = graph->ctx();
     const MimiWeights& w = model_->weights;
+    const int64_t tokens = int64_t{streams} * frames;
     const auto decode = [&](const Rvq& rvq, int first, int count) {
-        const size_t step = sizeof(int32_t) * static_cast<size_t>(frames);
+        const size_t step = sizeof(int32_t) * static_cast<size_t>(tokens);
         return build_rvq_decode(
-            *graph, rvq, ggml_view_2d(ctx, codes_, frames, count, step, step * static_cast<size_t>(first)));
+            *graph, rvq, ggml_view_2d(ctx, codes_, tokens, count, step, step * static_cast<size_t>(first)));
     };
     const int semantic = std::min(q, model_->config.semantic_codebooks);
     ggml_tensor* latents = decode(w.semantic, 0, semantic);
     if (q > semantic) latents = ggml_add(ctx, latents, decode(w.acoustic, semantic, q - semantic));
+    latents = ggml_reshape_3d(ctx, latents, latents->ne[0], frames, streams);
     ggml_tensor* x = build_upsample(*graph, w.upsample, states_, latents);
     x = transformer_.build(*graph, w.decoder_transformer, x);
-    step.samples = build_seanet_decoder(*graph, w.decoder, states_, x);
-    graph->add_output(step.samples);
+    const int64_t n = int64_t{frames} * frame_size();
+    build_seanet_decoder(*graph, w.decoder, states_, x,
+                         ggml_view_2d(ctx, samples_, n, streams, sizeof(float) * static_cast<size_t>(n), 0));
     graph->allocate();
-    step.graph = std::move(graph);
-    return step;
+    return graph;
 }
 
-void MimiDecoder::run(const int32_t* codes, int frames, int q, float* samples) {
-    Step& step = this->step(frames, q);
-    const MimiConfig& c = model_->config;
+Graph& MimiDecoder::step(int streams, int frames, int q) {
+    const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const Step& s) {
+        return s.streams == streams && s.frames == frames && s.q == q;
+    });
+    if (found != steps_.end()) {
+        steps_.splice(steps_.begin(), steps_, found);
+    } else {
+        while (steps_.size() >= kMaxGraphs) steps_.pop_back();
+        steps_.push_front({streams, frames, q, build(streams, frames, q)});
+    }
+    return *steps_.front().graph;
+}
+
+// stride: codes from stream to stream. The samples are left in samples_.
+void MimiDecoder::run(const std::vector<int32_t>& streams, const int32_t* codes, int64_t stride, int frames,
+                      int q) {
+    Graph& graph = step(static_cast<int>(streams.size()), frames, q);
     std::vector<int32_t> by_codebook;
     for (int n = 0; n < q; ++n)
-        for (int t = 0; t < frames; ++t) by_codebook.push_back(codes[t * q + n]);
+        for (size_t i = 0; i < streams.size(); ++i)
+            for (int t = 0; t < frames; ++t)
+                by_codebook.push_back(codes[static_cast<int64_t>(i) * stride + t * q + n]);
     upload(codes_, by_codebook.data(), by_codebook.size() * sizeof(int32_t));
-    transformer_.advance(frames * c.resample_stride);
-    step.graph->compute();
-    download(step.samples, samples,
-             sizeof(float) * static_cast<size_t>(frames) * static_cast<size_t>(c.frame_size()));
+    for (const int32_t stream : streams) used_[static_cast<size_t>(stream)] = true;
+    states_.select(streams);
+    transformer_.advance(streams, frames * model_->config.resample_stride);
+    graph.compute();
 }
 
-void MimiDecoder::decode(const int32_t* codes, int64_t frames, int q, float* samples) {
+void MimiDecoder::check_stream(int stream) const {
+    if (stream < 0 || stream >= streams())
+        throw ArgumentError(cat("there is no stream ", stream, ", the decoder has 0 to ", streams() - 1));
+}
+
+void MimiDecoder::check(const std::vector<int32_t>& streams, const int32_t* codes, int64_t frames,
+                        int q) const {
+    std::vector<bool> named(used_.size());
+    for (const int32_t stream : streams) {
+        check_stream(stream);
+        if (named[static_cast<size_t>(stream)])
+            throw ArgumentError(cat("stream ", stream, " stands twice in one call"));
+        named[static_cast<size_t>(stream)] = true;
+    }
     const MimiConfig& c = model_->config;
     if (q < 1 || q > c.codebooks)
         throw ArgumentError(cat("got ", q, " codes per frame, expected 1 to ", c.codebooks));
-    for (int64_t i = 0; i < frames * q; ++i) {
-        if (codes[i] < 0 || codes[i] >= c.codebook_size) {
-            throw ArgumentError(cat("the code of frame ", i / q, ", codebook ", i % q, " is ", codes[i],
-                                    ", expected 0 to ", c.codebook_size - 1));
+    for (size_t i = 0; i < streams.size(); ++i) {
+        for (int64_t j = 0; j < frames * q; ++j) {
+            const int32_t code = codes[static_cast<int64_t>(i) * frames * q + j];
+            if (code >= 0 && code < c.codebook_size) continue;
+            throw ArgumentError(cat("the code of stream ", streams[i], ", frame ", j / q, ", codebook ",
+                                    j % q, " is ", code, ", expected 0 to ", c.codebook_size - 1));
         }
-    }
-    for (int64_t done = 0; done < frames;) {
-        const int n = chunk_frames(frames - done);
-        run(codes + done * q, n, q, samples + done * c.frame_size());
-        done += n;
     }
 }
 
+void MimiDecoder::decode(const std::vector<int32_t>& streams, const int32_t* codes, int64_t frames, int q,
+                         float* samples) {
+    check(streams, codes, frames, q);
+    const int64_t frame_size = this->frame_size();
+    for (size_t first = 0; first < streams.size(); first += kMaxChunkFrames) {
+        const size_t count = std::min<size_t>(kMaxChunkFrames, streams.size() - first);
+        const auto begin = streams.begin() + static_cast<std::ptrdiff_t>(first);
+        const std::vector<int32_t> group(begin, begin + static_cast<std::ptrdiff_t>(count));
+        const auto offset = static_cast<int64_t>(first) * frames;
+        for (int64_t done = 0; done < frames;) {
+            const int n = chunk_frames(frames - done, static_cast<int>(count));
+            run(group, codes + (offset + done) * q, frames * q, n, q);
+            const size_t bytes = sizeof(float) * static_cast<size_t>(n * frame_size);
+            for (size_t i = 0; i < count; ++i)
+                ggml_backend_tensor_get(
+                    samples_, samples + (offset + static_cast<int64_t>(i) * frames + done) * frame_size,
+                    bytes * i, bytes);
+            done += n;
+        }
+    }
+}
+
+void MimiDecoder::reset(int stream) {
+    check_stream(stream);
+    if (!used_[static_cast<size_t>(stream)]) return;  // its memory stays untouched
+    states_.reset(stream);
+    transformer_.reset(stream);
+    used_[static_cast<size_t>(stream)] = false;
+}
+
 void MimiDecoder::reset() {
-    states_.reset();
-    transformer_.reset();
+    for (int stream = 0; stream < streams(); ++stream) reset(stream);
 }
 
 }  // namespace csm

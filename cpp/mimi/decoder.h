@@ -1,11 +1,15 @@
-// Codes to samples, as a stream: whatever the sizes of the pieces, the samples are those of decoding
-// everything at once.
+// Codes to samples, as streams: whatever the sizes of the pieces, and whichever other streams are decoded
+// with it, the samples of a stream are those of decoding all of it at once and alone.
+//
+// Single frames of several streams together cost little more than half of what they cost one by one: most of
+// that is the time it takes to read the weights.
 //
 // One thread at a time may use a decoder; any number of decoders may share a model.
 #pragma once
 
-#include <map>
+#include <list>
 #include <memory>
+#include <vector>
 
 #include "mimi/latent_transformer.h"
 #include "mimi/weights.h"
@@ -15,33 +19,48 @@ namespace csm {
 
 class MimiDecoder {
  public:
-    MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model);
+    static constexpr int kMaxStreams = 1024;
 
-    // The next frames of the stream. codes: frames x q, frame by frame, of the first q codebooks, 1 <= q <=
-    // codebooks. samples: frames * frame_size. Throws ArgumentError for codes or q out of range; the stream
-    // is then as before.
-    void decode(const int32_t* codes, int64_t frames, int q, float* samples);
-    // Starts another stream.
+    // The memory of a stream is taken when it is first used. Throws ArgumentError for streams out of range.
+    MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model, int streams = 1);
+
+    // The next frames of some streams, each of which stands where it stands; the others stay as they are.
+    // codes: streams x frames x q, of the first q codebooks, 1 <= q <= codebooks. samples: streams x (frames
+    // * frame_size). Throws ArgumentError for codes, q or streams out of range and for a stream that is named
+    // twice; all streams are then as before.
+    void decode(const std::vector<int32_t>& streams, const int32_t* codes, int64_t frames, int q,
+                float* samples);
+    // The next frames of stream 0.
+    void decode(const int32_t* codes, int64_t frames, int q, float* samples) {
+        decode({0}, codes, frames, q, samples);
+    }
+    // Starts another stream in the place of this one, or of every one.
+    void reset(int stream);
     void reset();
 
+    int streams() const { return static_cast<int>(used_.size()); }
     int frame_size() const { return model_->config.frame_size(); }
 
  private:
     struct Step {
+        int streams, frames, q;
         std::unique_ptr<Graph> graph;
-        ggml_tensor* samples;
     };
-    Step& step(int frames, int q);
-    void run(const int32_t* codes, int frames, int q, float* samples);
+    Graph& step(int streams, int frames, int q);
+    std::unique_ptr<Graph> build(int streams, int frames, int q);
+    void check(const std::vector<int32_t>& streams, const int32_t* codes, int64_t frames, int q) const;
+    void check_stream(int stream) const;
+    void run(const std::vector<int32_t>& streams, const int32_t* codes, int64_t stride, int frames, int q);
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<const MimiModel> model_;
+    std::vector<bool> used_;  // by stream: whether it was decoded since it began
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;
-    ggml_tensor* codes_;         // I32 {max frames * codebooks}, codebook by codebook
-    std::map<int, Step> steps_;  // by frames
-    int q_ = 0;                  // codebooks that the steps use
+    ggml_tensor* codes_;     // I32 {max frames * codebooks}, codebook by codebook, in each stream by stream
+    ggml_tensor* samples_;   // F32 {max frames * frame_size}, stream by stream
+    std::list<Step> steps_;  // most recently used first
 };
 
 }  // namespace csm

@@ -71,7 +71,7 @@ void MimiEncoder::run(Graph& graph, const float* samples, int64_t n, int32_t* co
     const float start = started_ ? 0.0f : 1.0f;
     upload(samples_, samples, sizeof(float) * static_cast<size_t>(n));
     upload(start_, &start, sizeof start);
-    transformer_.advance(static_cast<int>((n + c.latent_size() - 1) / c.latent_size()));
+    transformer_.advance({0}, static_cast<int>((n + c.latent_size() - 1) / c.latent_size()));
     graph.compute();
     started_ = true;
     std::vector<int32_t> by_codebook(frames * q);
@@ -111,7 +111,7 @@ void MimiEncoder::encode(const float* samples, int64_t n, bool final, int32_t* c
 
 void MimiEncoder::reset() {
     states_.reset();
-    transformer_.reset();
+    transformer_.reset(0);
     started_ = false;
 }
 

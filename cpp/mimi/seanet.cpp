@@ -1,12 +1,20 @@
 #include "mimi/seanet.h"
 
+#include <functional>
+
 #include "runtime/error.h"
 
 namespace csm {
 
 namespace {
 
+constexpr ConvOptions kNoActivation{};
 constexpr ConvOptions kAfterElu{Activation::elu};
+
+// The first layers of the decoder have many weights and few steps: streams share them. From so many steps of
+// a stream on it fills the tiles of a product by itself, and weights are few: streams then go through the
+// rest of the layers one after another, which keeps their activations in the cache and takes no copies.
+constexpr int64_t kStepsOfTheirOwn = 64;
 
 std::vector<ResidualBlock> request_residual(Weights& weights, const MimiConfig& c, const std::string& prefix,
                                             int& layer, int channels) {
@@ -86,14 +94,36 @@ ggml_tensor* build_seanet_encoder(Graph& graph, const Seanet& net, const ConvSta
     return build_conv(graph, net.last, states, x, kAfterElu);
 }
 
-ggml_tensor* build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states,
-                                  ggml_tensor* latents) {
-    ggml_tensor* x = build_conv(graph, net.first, states, latents);
+void build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states, ggml_tensor* latents,
+                          ggml_tensor* samples) {
+    using Layer = std::function<ggml_tensor*(const StreamStates&, ggml_tensor*)>;
+    std::vector<Layer> layers;
+    const auto convolve = [&](const Conv& conv, const ConvOptions& options) {
+        layers.push_back(
+            [&](const StreamStates& s, ggml_tensor* x) { return build_conv(graph, conv, s, x, options); });
+    };
+    convolve(net.first, kNoActivation);
     for (const auto& stage : net.stages) {
-        x = build_conv(graph, stage.resample, states, x, kAfterElu);
-        for (const auto& block : stage.residual) x = build_residual(graph, block, states, x);
+        convolve(stage.resample, kAfterElu);
+        for (const auto& block : stage.residual)
+            layers.push_back(
+                [&](const StreamStates& s, ggml_tensor* x) { return build_residual(graph, block, s, x); });
     }
-    return build_conv(graph, net.last, states, x, kAfterElu);
+    convolve(net.last, kAfterElu);
+
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* x = latents;
+    size_t shared = 0;
+    while (shared < layers.size() && x->ne[1] < kStepsOfTheirOwn) x = layers[shared++](states, x);
+    for (int64_t stream = 0; stream < latents->ne[2]; ++stream) {
+        ggml_tensor* y =
+            ggml_view_2d(ctx, x, x->ne[0], x->ne[1], x->nb[1], x->nb[2] * static_cast<size_t>(stream));
+        for (size_t i = shared; i < layers.size(); ++i)
+            y = layers[i](StreamStates(states, static_cast<int>(stream)), y);
+        graph.add(ggml_cpy(
+            ctx, y,
+            ggml_view_1d(ctx, samples, samples->ne[0], samples->nb[1] * static_cast<size_t>(stream))));
+    }
 }
 
 }  // namespace csm

@@ -1,5 +1,5 @@
-// SEANet, the convolutional ends of the codec: samples to latents and back, {1, samples} <-> {hidden,
-// latents}.
+// SEANet, the convolutional ends of the codec: samples to latents and back, {1, samples, streams} <->
+// {hidden, latents, streams}.
 #pragma once
 
 #include "mimi/config.h"
@@ -26,12 +26,13 @@ struct Seanet {
     void add_states(ConvStates& states) const;
 };
 
-// samples {1, n} -> latents {hidden, ceil(n / latent_size)}
+// samples {1, n, streams} -> latents {hidden, ceil(n / latent_size), streams}
 ggml_tensor* build_seanet_encoder(Graph& graph, const Seanet& net, const ConvStates& states,
                                   ggml_tensor* samples);
 
-// latents {hidden, n} -> samples {1, n * latent_size}
-ggml_tensor* build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states,
-                                  ggml_tensor* latents);
+// latents {hidden, n, streams} -> samples F32 {n * latent_size, streams}, which are written and added to the
+// graph.
+void build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& states, ggml_tensor* latents,
+                          ggml_tensor* samples);
 
 }  // namespace csm

@@ -24,7 +24,7 @@ namespace {
 struct Node {
     ThreadTeam* team;
     int64_t heads, kv_heads, head_dim;
-    int64_t first_row, rows_per_sequence;  // of the cache
+    int64_t first_row, rows_per_sequence;  // of the cache, and of each slot from there on
     int64_t queries, keys;
     float scale;
 };
@@ -38,7 +38,8 @@ T* at(const ggml_tensor* t, int64_t i0, int64_t i1 = 0, int64_t i2 = 0, int64_t 
 
 void run_attention(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const auto& node = *static_cast<const Node*>(userdata);
-    const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2], *mask = dst->src[3];
+    const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2], *mask = dst->src[3],
+                      *slots = dst->src[4];
     const int64_t group = node.heads / node.kv_heads, units = dst->ne[1] * node.kv_heads;
     const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
     const auto work = [&](int64_t first, int64_t last) {
@@ -51,10 +52,11 @@ void run_attention(ggml_tensor* dst, int ith, int nth, void* userdata) {
                 const int64_t sequence = token / node.queries, query = token % node.queries;
                 const auto* hidden =
                     mask ? at<const ggml_fp16_t>(mask, 0, query, 0, mask->ne[3] > 1 ? sequence : 0) : nullptr;
+                const int64_t slot = slots ? *at<const int32_t>(slots, sequence) : sequence;
                 rows.clear();
                 for (int64_t i = 0; i < node.keys; ++i) {
                     if (hidden == nullptr || hidden[i] == visible)
-                        rows.push_back(static_cast<int32_t>(sequence * node.rows_per_sequence + i));
+                        rows.push_back(static_cast<int32_t>(slot * node.rows_per_sequence + i));
                 }
                 listed = token;
             }
@@ -99,8 +101,17 @@ ggml_tensor* build_flash_attention(Graph& graph, const TransformerConfig& c, con
     ggml_context* ctx = graph.ctx();
     const int tokens = pass.batch * pass.queries;
     const size_t head = sizeof(float) * static_cast<size_t>(c.head_dim);
-    ggml_tensor* keys = cache_view(ctx, c, pass, k);
-    ggml_tensor* values = cache_view(ctx, c, pass, v);
+    const auto rows_of_slots = [&](ggml_tensor* cache) {
+        if (pass.slots == nullptr) return cache_view(ctx, c, pass, cache);
+        ggml_tensor* by_slot =
+            ggml_reshape_2d(ctx, cache, cache->ne[0] * pass.cache->capacity, pass.cache->slots);
+        ggml_tensor* taken = ggml_get_rows(ctx, by_slot, pass.slots);
+        return cache_view(
+            ctx, c, pass,
+            ggml_reshape_2d(ctx, taken, cache->ne[0], int64_t{pass.cache->capacity} * pass.batch));
+    };
+    ggml_tensor* keys = rows_of_slots(k);
+    ggml_tensor* values = rows_of_slots(v);
     ggml_tensor* q;
     if (tokens == 1 && c.kv_heads > 1) {
         // A single query would make ggml split the keys over the threads, which rounds differently from a
@@ -139,9 +150,9 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Att
     node.queries = pass.queries;
     node.keys = pass.keys;
     node.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-    ggml_tensor* args[] = {q, k, v, pass.mask};
+    ggml_tensor* args[] = {q, k, v, pass.mask, pass.slots};
     return ggml_custom_4d(graph.ctx(), GGML_TYPE_F32, int64_t{c.heads} * c.head_dim,
-                          int64_t{pass.batch} * pass.queries, 1, 1, args, 4, run_attention, GGML_N_TASKS_MAX,
+                          int64_t{pass.batch} * pass.queries, 1, 1, args, 5, run_attention, GGML_N_TASKS_MAX,
                           graph.keep<Node>(node));
 }
 

@@ -29,6 +29,7 @@ struct KvCache {
 struct AttentionPass {
     const KvCache* cache = nullptr;
     int first_slot = 0;                // sequence b uses slot first_slot + b
+    ggml_tensor* slots = nullptr;      // or, if not null, slot slots[b]: I32 {batch}
     int batch = 1;                     // sequences
     int queries = 1;                   // tokens per sequence
     int keys = 0;                      // cache rows that are read, from row 0 of the slot on

@@ -72,7 +72,8 @@ void ConvStates::add(const ResidualBlock& block) {
 }
 
 void ConvStates::add(const void* layer, int channels, int steps) {
-    if (steps > 0) states_[layer] = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, channels, steps);
+    if (steps > 0)
+        states_[layer] = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, int64_t{channels} * steps, streams_);
 }
 
 ggml_tensor* ConvStates::of(const void* layer) const {
@@ -80,14 +81,24 @@ ggml_tensor* ConvStates::of(const void* layer) const {
     return it == states_.end() ? nullptr : it->second;
 }
 
+void ConvStates::select(const std::vector<int32_t>& streams) {
+    upload(selected_, streams.data(), streams.size() * sizeof(int32_t));
+}
+
 void ConvStates::reset() {
-    for (const auto& [layer, state] : states_) ggml_backend_tensor_memset(state, 0, 0, ggml_nbytes(state));
+    for (int stream = 0; stream < streams_; ++stream) reset(stream);
+}
+
+void ConvStates::reset(int stream) {
+    for (const auto& [layer, state] : states_)
+        ggml_backend_tensor_memset(state, 0, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
 }
 
 namespace {
 
 ggml_tensor* steps_view(ggml_context* ctx, ggml_tensor* x, int64_t first, int64_t steps) {
-    return ggml_view_2d(ctx, x, x->ne[0], steps, x->nb[1], x->nb[1] * static_cast<size_t>(first));
+    return ggml_view_3d(ctx, x, x->ne[0], steps, x->ne[2], x->nb[1], x->nb[2],
+                        x->nb[1] * static_cast<size_t>(first));
 }
 
 // Whether the steps around convolutions are nodes of our own.
@@ -95,113 +106,162 @@ bool own_nodes(Graph& graph) {
     return kHaveKernels && graph.device().is_cpu();
 }
 
-template <Activation activation>
-void run_join(ggml_tensor* dst, int ith, int nth, void* team) {
-    const ggml_tensor *x = dst->src[0], *past = dst->src[1];
-    const auto* from = static_cast<const float*>(x->data);
-    auto* to = static_cast<float*>(dst->data);
-    const int64_t n = ggml_nelements(x), n_past = past != nullptr ? ggml_nelements(past) : 0;
-    if (ith == 0) {
-        if (past != nullptr) std::copy_n(static_cast<const float*>(past->data), n_past, to);
-        std::fill(to + n_past + n, to + ggml_nelements(dst), 0.0f);
-    }
-    to += n_past;
-    constexpr int64_t kBlock = 4096;
-    divide(*static_cast<ThreadTeam*>(team), (n + kBlock - 1) / kBlock, ith, nth,
-           [&](int64_t first, int64_t last) {
-               first *= kBlock;
-               const int64_t count = std::min(last * kBlock, n) - first;
-               if (activation == Activation::elu) {
-                   kernels().elu(from + first, count, to + first);
-               } else {
-                   std::copy_n(from + first, count, to + first);
-               }
-           });
+// The past of one layer in the streams of a graph.
+struct Past {
+    ggml_tensor* state = nullptr;     // {channels * steps, all streams}; null where no past is needed
+    ggml_tensor* selected = nullptr;  // I32 {streams of the graph}
+    int64_t steps = 0;
+};
+
+Past past_of(Graph& graph, const StreamStates& states, const void* layer, const ggml_tensor* x) {
+    Past past;
+    past.state = states.all.of(layer);
+    if (past.state == nullptr) return past;
+    past.selected = ggml_view_1d(graph.ctx(), states.all.selected(), x->ne[2],
+                                 sizeof(int32_t) * static_cast<size_t>(states.first));
+    past.steps = past.state->ne[0] / x->ne[0];
+    return past;
 }
 
-// past {channels, any} or null, activation(x {channels, steps}), and zeros for `missing` steps, behind one
-// another.
-ggml_tensor* build_join(Graph& graph, ggml_tensor* past, ggml_tensor* x, int64_t missing,
+// {channels, steps, streams}
+ggml_tensor* read_past(Graph& graph, const Past& past, const ggml_tensor* x) {
+    ggml_context* ctx = graph.ctx();
+    return ggml_reshape_3d(ctx, ggml_get_rows(ctx, past.state, past.selected), x->ne[0], past.steps,
+                           x->ne[2]);
+}
+
+// steps {channels, past.steps, streams}, of each stream one behind another
+void write_past(Graph& graph, const Past& past, ggml_tensor* steps) {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* rows = ggml_view_2d(ctx, steps, past.state->ne[0], steps->ne[2], steps->nb[2], 0);
+    graph.add(ggml_set_rows(ctx, past.state, rows, past.selected));
+}
+
+template <Activation activation>
+void run_join(ggml_tensor* dst, int ith, int nth, void* team) {
+    const ggml_tensor *x = dst->src[0], *state = dst->src[1], *selected = dst->src[2];
+    const int64_t n = x->ne[0] * x->ne[1], n_past = state != nullptr ? state->ne[0] : 0,
+                  n_joined = dst->ne[0] * dst->ne[1];
+    constexpr int64_t kBlock = 4096;
+    const int64_t blocks = (n + kBlock - 1) / kBlock;
+    divide(*static_cast<ThreadTeam*>(team), blocks * x->ne[2], ith, nth, [&](int64_t first, int64_t last) {
+        for (int64_t unit = first; unit < last; ++unit) {
+            const int64_t stream = unit / blocks, begin = unit % blocks * kBlock,
+                          count = std::min(kBlock, n - begin);
+            const auto* from = static_cast<const float*>(x->data) + stream * n + begin;
+            float* joined = static_cast<float*>(dst->data) + stream * n_joined;
+            if (begin == 0) {
+                if (state != nullptr) {
+                    const int64_t row = static_cast<const int32_t*>(selected->data)[stream];
+                    std::copy_n(static_cast<const float*>(state->data) + row * n_past, n_past, joined);
+                }
+                std::fill(joined + n_past + n, joined + n_joined, 0.0f);
+            }
+            if (activation == Activation::elu) {
+                kernels().elu(from, count, joined + n_past + begin);
+            } else {
+                std::copy_n(from, count, joined + n_past + begin);
+            }
+        }
+    });
+}
+
+// The past, activation(x {channels, steps, streams}), and zeros for `missing` steps, behind one another.
+ggml_tensor* build_join(Graph& graph, const Past& past, ggml_tensor* x, int64_t missing,
                         Activation activation) {
     ggml_context* ctx = graph.ctx();
-    if (past == nullptr && missing == 0 && activation == Activation::none) return x;
+    if (past.state == nullptr && missing == 0 && activation == Activation::none) return x;
     if (own_nodes(graph)) {
-        ggml_tensor* args[] = {x, past};
+        ggml_tensor* args[] = {x, past.state, past.selected};
         return ggml_custom_4d(
-            ctx, GGML_TYPE_F32, x->ne[0], (past ? past->ne[1] : 0) + x->ne[1] + missing, 1, 1, args, 2,
+            ctx, GGML_TYPE_F32, x->ne[0], past.steps + x->ne[1] + missing, x->ne[2], 1, args, 3,
             activation == Activation::elu ? run_join<Activation::elu> : run_join<Activation::none>,
             GGML_N_TASKS_MAX, &graph.device().team());
     }
     if (activation == Activation::elu) x = ggml_elu(ctx, x);
-    if (past != nullptr) x = ggml_concat(ctx, past, x, 1);
+    if (past.state != nullptr) x = ggml_concat(ctx, read_past(graph, past, x), x, 1);
     return missing > 0 ? ggml_pad(ctx, x, 0, static_cast<int>(missing), 0, 0) : x;
 }
 
 // Keeps the last steps before the first `end` of joined steps as the past of the next call.
-void keep_past(Graph& graph, ggml_tensor* past, ggml_tensor* joined, int64_t end) {
-    if (past == nullptr) return;
-    graph.add(ggml_cpy(graph.ctx(), steps_view(graph.ctx(), joined, end - past->ne[1], past->ne[1]), past));
+void keep_past(Graph& graph, const Past& past, ggml_tensor* joined, int64_t end) {
+    if (past.state == nullptr) return;
+    write_past(graph, past, steps_view(graph.ctx(), joined, end - past.steps, past.steps));
 }
 
-// The windows of x as a matrix {kernel * in, windows}, or as {in, kernel, windows} where the taps of a window
-// do not lie side by side. Windows overlap: ggml's own functions refuse views that hold more than what they
-// look at.
+// The windows of x {in, steps, streams} as {kernel * in, windows, streams}, or as {in, kernel, windows,
+// streams} where the taps of a window do not lie side by side. Windows overlap: ggml's own functions refuse
+// views that hold more than what they look at.
 ggml_tensor* windows_view(ggml_context* ctx, const Conv& conv, ggml_tensor* x, int64_t windows) {
-    ggml_tensor* view = ggml_view_3d(ctx, x, x->ne[0], x->ne[1], 1, x->nb[1], x->nb[2], 0);
+    ggml_tensor* view =
+        ggml_view_4d(ctx, x, x->ne[0], x->ne[1], x->ne[2], 1, x->nb[1], x->nb[2], x->nb[3], 0);
     const size_t to_next_window = x->nb[1] * static_cast<size_t>(conv.stride);
     if (conv.dilation == 1) {
         view->ne[0] = int64_t{conv.kernel} * conv.in;
         view->ne[1] = windows;
         view->nb[1] = to_next_window;
-        view->nb[2] = view->nb[3] = to_next_window * static_cast<size_t>(windows);
     } else {
         view->ne[1] = conv.kernel;
         view->ne[2] = windows;
+        view->ne[3] = x->ne[2];
         view->nb[1] = x->nb[1] * static_cast<size_t>(conv.dilation);
         view->nb[2] = to_next_window;
-        view->nb[3] = to_next_window * static_cast<size_t>(windows);
+        view->nb[3] = x->nb[2];
     }
     return view;
 }
 
+// The windows as a matrix {kernel * in, windows * streams}. Panels take columns at any distance, if it is the
+// same from each to the next, which it is within a stream; where streams follow each other after the steps
+// that their last windows share with no other, columns are copied.
+ggml_tensor* build_columns(Graph& graph, const Conv& conv, ggml_tensor* x, int64_t windows) {
+    ggml_context* ctx = graph.ctx();
+    ggml_tensor* columns = windows_view(ctx, conv, x, windows);
+    const int64_t streams = x->ne[2];
+    const bool even = streams == 1 || windows * conv.stride == x->ne[1];
+    if (!conv.weight.panels || conv.dilation > 1 || !even)
+        return ggml_reshape_2d(ctx, ggml_cont(ctx, columns), conv.weight.columns, windows * streams);
+    columns->ne[1] *= streams;
+    columns->ne[2] = 1;
+    return columns;
+}
+
 }  // namespace
 
-ggml_tensor* build_conv(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
+ggml_tensor* build_conv(Graph& graph, const Conv& conv, const StreamStates& states, ggml_tensor* x,
                         const ConvOptions& options) {
     ggml_context* ctx = graph.ctx();
-    const int64_t windows = (x->ne[1] + conv.stride - 1) / conv.stride;
+    const int64_t windows = (x->ne[1] + conv.stride - 1) / conv.stride, streams = x->ne[2];
     int64_t missing = windows * conv.stride - x->ne[1];
     if (missing > 0 && options.padding == Padding::replicate) {
         ggml_tensor* last = steps_view(ctx, x, x->ne[1] - 1, 1);
-        x = ggml_concat(ctx, x, ggml_repeat_4d(ctx, last, x->ne[0], missing, 1, 1), 1);
+        x = ggml_concat(ctx, x, ggml_repeat_4d(ctx, last, x->ne[0], missing, streams, 1), 1);
         missing = 0;
     }
-    ggml_tensor* past = states.of(&conv);
+    const Past past = past_of(graph, states, &conv, x);
     ggml_tensor* joined = build_join(graph, past, x, missing, options.before);
     keep_past(graph, past, joined, joined->ne[1] - missing);
 
-    ggml_tensor* columns = windows_view(ctx, conv, joined, windows);
-    if (!conv.weight.panels || conv.dilation > 1)
-        columns = ggml_reshape_2d(ctx, ggml_cont(ctx, columns), conv.weight.columns, windows);
     Epilogue epilogue;
     epilogue.bias = conv.bias;
-    epilogue.residual = options.residual;
+    if (options.residual != nullptr)
+        epilogue.residual = ggml_reshape_2d(ctx, options.residual, conv.weight.rows, windows * streams);
     epilogue.activation = options.after;
-    ggml_tensor* y = build_linear(graph, conv.weight, columns, epilogue);
-    return ggml_reshape_2d(ctx, y, conv.out, windows * conv.upsample);
+    ggml_tensor* y = build_linear(graph, conv.weight, build_columns(graph, conv, joined, windows), epilogue);
+    return ggml_reshape_3d(ctx, y, conv.out, windows * conv.upsample, streams);
 }
 
-void build_replicated_past(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
+void build_replicated_past(Graph& graph, const Conv& conv, const StreamStates& states, ggml_tensor* x,
                            ggml_tensor* start) {
-    ggml_tensor* state = states.of(&conv);
-    if (state == nullptr) return;
+    const Past past = past_of(graph, states, &conv, x);
+    if (past.state == nullptr) return;
     ggml_context* ctx = graph.ctx();
     // the past is zero at the start of a stream
-    ggml_tensor* first = ggml_repeat_4d(ctx, steps_view(ctx, x, 0, 1), state->ne[0], state->ne[1], 1, 1);
-    graph.add(ggml_cpy(ctx, ggml_add(ctx, state, ggml_mul(ctx, first, start)), state));
+    ggml_tensor* first = ggml_repeat_4d(ctx, steps_view(ctx, x, 0, 1), x->ne[0], past.steps, x->ne[2], 1);
+    write_past(graph, past, ggml_add(ctx, read_past(graph, past, x), ggml_mul(ctx, first, start)));
 }
 
-ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const ConvStates& states,
+ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const StreamStates& states,
                             ggml_tensor* x) {
     ConvOptions a, b;
     a.before = a.after = Activation::elu;
@@ -209,21 +269,22 @@ ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const Conv
     return build_conv(graph, block.b, states, build_conv(graph, block.a, states, x, a), b);
 }
 
-ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const ConvStates& states,
+ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const StreamStates& states,
                             ggml_tensor* x) {
     ggml_context* ctx = graph.ctx();
-    const int64_t steps = x->ne[1];
-    ggml_tensor* past = states.of(&up);
+    const int64_t steps = x->ne[1], streams = x->ne[2];
+    const Past past = past_of(graph, states, &up, x);
     ggml_tensor* joined = build_join(graph, past, x, 0, Activation::none);
     keep_past(graph, past, joined, joined->ne[1]);
     const auto tap = [&](int64_t back) {
         ggml_tensor* w = ggml_view_2d(ctx, up.weight, up.channels, up.stride, up.weight->nb[1],
                                       up.weight->nb[2] * static_cast<size_t>(back));
-        ggml_tensor* in = ggml_view_3d(ctx, joined, up.channels, 1, steps, joined->nb[1], joined->nb[1],
-                                       joined->nb[1] * static_cast<size_t>(1 - back));
-        return ggml_mul(ctx, ggml_repeat_4d(ctx, in, up.channels, up.stride, steps, 1), w);
+        ggml_tensor* in =
+            ggml_view_4d(ctx, joined, up.channels, 1, steps, streams, joined->nb[1], joined->nb[1],
+                         joined->nb[2], joined->nb[1] * static_cast<size_t>(1 - back));
+        return ggml_mul(ctx, ggml_repeat_4d(ctx, in, up.channels, up.stride, steps, streams), w);
     };
-    return ggml_reshape_2d(ctx, ggml_add(ctx, tap(0), tap(1)), up.channels, steps * up.stride);
+    return ggml_reshape_3d(ctx, ggml_add(ctx, tap(0), tap(1)), up.channels, steps * up.stride, streams);
 }
 
 }  // namespace csm

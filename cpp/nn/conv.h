@@ -5,6 +5,9 @@
 // convolution with kernel m * stride is the same thing: a convolution over m steps whose output rows, stride
 // times as many, are the next stride steps of the output. It carries inputs, as every convolution does, and
 // no half-finished outputs.
+//
+// Several streams go through a convolution together as activations {channels, time, streams}, so that the
+// weights are read once for all of them.
 #pragma once
 
 #include <map>
@@ -56,24 +59,45 @@ struct ResidualBlock {
     Conv a, b;
 };
 
-// The past of a stream: for each convolution its last input steps, {in, lookback}, zero at the start.
+// The past of streams: for each convolution the last input steps of every stream, {in * lookback, streams},
+// zero at the start. Which streams a run of a graph is about is an input of the graph, so that one graph
+// serves any of them and leaves the others as they are.
 class ConvStates {
  public:
-    explicit ConvStates(TensorPool& pool) : pool_(pool) {}
+    // Runs select up to max_selected of the streams at a time; until select() it is stream 0.
+    explicit ConvStates(TensorPool& pool, int streams = 1, int max_selected = 1)
+        : pool_(pool),
+          streams_(streams),
+          selected_(ggml_new_tensor_1d(pool.ctx(), GGML_TYPE_I32, max_selected)) {}
 
     // Describes the state of a convolution, which must stay where it is; the pool's owner allocates.
     void add(const Conv& conv) { add(&conv, conv.in, conv.lookback()); }
     void add(const ResidualBlock& block);
     void add(const DepthwiseUpsample& up) { add(&up, up.channels, 1); }
 
-    ggml_tensor* of(const void* layer) const;  // null where no past is needed
+    // The streams of the next run; activations have them in this order.
+    void select(const std::vector<int32_t>& streams);
+    // Lets streams begin anew.
     void reset();
+    void reset(int stream);
+
+    ggml_tensor* of(const void* layer) const;  // null where no past is needed
+    ggml_tensor* selected() const { return selected_; }
 
  private:
     void add(const void* layer, int channels, int steps);
 
     TensorPool& pool_;
+    int streams_;
+    ggml_tensor* selected_;  // I32 {max_selected}
     std::map<const void*, ggml_tensor*> states_;
+};
+
+// States of the selected streams from number `first` on, as many as the activations have.
+struct StreamStates {
+    StreamStates(const ConvStates& states, int first = 0) : all(states), first(first) {}
+    const ConvStates& all;
+    int first;
 };
 
 enum class Padding { zero, replicate };  // what stands in for steps after the end of the stream
@@ -85,22 +109,22 @@ struct ConvOptions {
     Padding padding = Padding::zero;
 };
 
-// x {in, steps} -> {out, conv.output_steps(steps)}. If steps is no multiple of the stride, the stream ends
-// here, and the last window is filled up by padding.
-ggml_tensor* build_conv(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
+// x {in, steps, streams} -> {out, conv.output_steps(steps), streams}. If steps is no multiple of the stride,
+// the streams end here, and the last window is filled up by padding.
+ggml_tensor* build_conv(Graph& graph, const Conv& conv, const StreamStates& states, ggml_tensor* x,
                         const ConvOptions& options = {});
 
-// Lets a stream begin with copies of the first step of x in place of zeros, if start, F32 {1}, is 1; in later
-// calls of the stream it is 0. To be built before the convolution.
-void build_replicated_past(Graph& graph, const Conv& conv, const ConvStates& states, ggml_tensor* x,
+// Lets streams begin with copies of the first step of x in place of zeros, if start, F32 {1}, is 1; in later
+// calls of the streams it is 0. To be built before the convolution.
+void build_replicated_past(Graph& graph, const Conv& conv, const StreamStates& states, ggml_tensor* x,
                            ggml_tensor* start);
 
-// x {channels, steps} -> {channels, steps}
-ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const ConvStates& states,
+// x {channels, steps, streams} -> {channels, steps, streams}
+ggml_tensor* build_residual(Graph& graph, const ResidualBlock& block, const StreamStates& states,
                             ggml_tensor* x);
 
-// x {channels, steps} -> {channels, steps * stride}
-ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const ConvStates& states,
+// x {channels, steps, streams} -> {channels, steps * stride, streams}
+ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const StreamStates& states,
                             ggml_tensor* x);
 
 // Upper bound of the nodes one build_conv, build_residual or build_upsample creates.

@@ -37,12 +37,13 @@ T* column(const ggml_tensor* t, int64_t i) {
     return reinterpret_cast<T*>(static_cast<char*>(t->data) + static_cast<size_t>(i) * t->nb[1]);
 }
 
-// Looks a code up in a codebook made of panels and adds the entry, times `sign`, to out {dim}.
+// Looks a code up in a codebook made of panels and adds `count` elements of the entry {dim}, from the first
+// on, times `sign`, to out.
 void add_entry(const ggml_tensor* codebook, int64_t dim, int64_t codes, int32_t code, float sign,
-               float* out) {
+               int64_t first, int64_t count, float* out) {
     const auto* panels = static_cast<const float*>(codebook->data);
     const GemmEntry entry = gemm_entry(dim, codes, code);
-    for (int64_t i = 0; i < dim; ++i) out[i] += sign * panels[entry.offset + i * entry.step];
+    for (int64_t i = 0; i < count; ++i) out[i] += sign * panels[entry.offset + (first + i) * entry.step];
 }
 
 void run_subtract(ggml_tensor* dst, int ith, int nth, void* userdata) {
@@ -52,21 +53,33 @@ void run_subtract(ggml_tensor* dst, int ith, int nth, void* userdata) {
         auto* out = column<float>(dst, t);
         std::copy_n(column<const float>(rest, t), dim, out);
         add_entry(dst->src[2], dim, *static_cast<const int*>(userdata),
-                  static_cast<const int32_t*>(codes->data)[t], -1.0f, out);
+                  static_cast<const int32_t*>(codes->data)[t], -1.0f, 0, dim, out);
     }
 }
 
+struct Sum {
+    ThreadTeam* team;
+    const Rvq* rvq;
+};
+
 void run_sum(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const ggml_tensor* codes = dst->src[0];
-    const auto& rvq = *static_cast<const Rvq*>(userdata);
+    const auto& node = *static_cast<const Sum*>(userdata);
     const int64_t dim = dst->ne[0];
-    for (int64_t t = ith; t < dst->ne[1]; t += nth) {
-        auto* out = column<float>(dst, t);
-        std::fill_n(out, dim, 0.0f);
-        for (int64_t n = 0; n < codes->ne[1]; ++n)
-            add_entry(rvq.codebooks[static_cast<size_t>(n)].tensor, dim, rvq.codes,
-                      column<const int32_t>(codes, n)[t], 1.0f, out);
-    }
+    // a part of a vector per unit: single frames are worth both cores as well
+    constexpr int64_t kPart = 64;
+    const int64_t parts = (dim + kPart - 1) / kPart;
+    divide(*node.team, parts * dst->ne[1], ith, nth, [&](int64_t first, int64_t last) {
+        for (int64_t unit = first; unit < last; ++unit) {
+            const int64_t token = unit / parts, begin = unit % parts * kPart,
+                          count = std::min(kPart, dim - begin);
+            auto* out = column<float>(dst, token) + begin;
+            std::fill_n(out, count, 0.0f);
+            for (int64_t n = 0; n < codes->ne[1]; ++n)
+                add_entry(node.rvq->codebooks[static_cast<size_t>(n)].tensor, dim, node.rvq->codes,
+                          column<const int32_t>(codes, n)[token], 1.0f, begin, count, out);
+        }
+    });
 }
 
 // Index of the largest value of each column, the lowest on ties: ggml_argmax does not say which it takes.
@@ -93,7 +106,7 @@ ggml_tensor* build_rvq_decode(Graph& graph, const Rvq& rvq, ggml_tensor* codes) 
     ggml_tensor* sum = nullptr;
     if (rvq.output_proj.panels) {
         sum = ggml_custom_4d(ctx, GGML_TYPE_F32, rvq.output_proj.columns, codes->ne[0], 1, 1, &codes, 1,
-                             run_sum, GGML_N_TASKS_MAX, const_cast<Rvq*>(&rvq));
+                             run_sum, GGML_N_TASKS_MAX, graph.keep<Sum>(Sum{&graph.device().team(), &rvq}));
     } else {
         for (size_t n = 0; n < static_cast<size_t>(codes->ne[1]); ++n) {
             ggml_tensor* found = ggml_get_rows(ctx, rvq.codebooks[n].tensor, row_view(ctx, codes, n));

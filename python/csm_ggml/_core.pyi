@@ -223,17 +223,48 @@ class Engine:
     def kv_bytes(self) -> int: ...
 
 class MimiDecoder:
-    """A stream of codes to samples; carries the codec's state from call to call."""
+    """Streams of codes to samples; carries the codec's state from call to call.
 
-    def __init__(self, model: Model) -> None: ...
-    def decode(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """(frames, q) codes, 1 <= q <= codebooks, to (frames * frame_size,) samples.
+    The samples of a stream are bit for bit those of decoding it alone, however it is cut and
+    whichever streams are decoded with it. One thread at a time may use a decoder; it may run while
+    another thread uses an engine of the same model.
+    """
+
+    def __init__(self, model: Model, streams: int = 1) -> None:
+        """Take the model; the memory of a stream is taken when it is first used.
 
         Raises:
-            ValueError: If a code is out of range.
+            ValueError: If streams is not in 1..1024.
         """
 
-    def reset(self) -> None: ...
+    def decode(
+        self, codes: NDArray[np.int32], streams: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
+        """The next frames of one stream, or of several at once, which reads the weights once.
+
+        Args:
+            codes: (frames, q) of stream 0, 1 <= q <= codebooks; or (n, frames, q), n being the
+                length of streams.
+            streams: Numbers of different streams, in any order. Each continues where it stands;
+                streams that are not named stay as they are.
+
+        Returns:
+            (frames * frame_size,) samples, or (n, frames * frame_size).
+
+        Raises:
+            ValueError: If a code or stream is out of range, a stream is named twice or the shape
+                does not fit. All streams are then as before.
+        """
+
+    def reset(self, stream: int | None = None) -> None:
+        """Let a stream begin anew; None: all of them.
+
+        Raises:
+            ValueError: If there is no such stream.
+        """
+
+    @property
+    def streams(self) -> int: ...
 
 class MimiEncoder:
     """A stream of samples to codes."""

@@ -184,6 +184,74 @@ TEST(convolutions_are_their_definition) {
     }
 }
 
+TEST(streams_share_a_convolution_and_nothing_else) {
+    struct Case {
+        int in, out, kernel, stride, dilation;
+    };
+    constexpr int kStreams = 4, kSteps = 5;
+    const std::vector<std::vector<int32_t>> selections = {{2, 0}, {2}, {3, 2, 0}, {0, 2}};
+    for (const Case& c : {Case{1, 9, 7, 1, 1}, Case{6, 40, 3, 1, 4}, Case{5, 40, 8, 4, 1},
+                          Case{4, 12, 1, 1, 1}, Case{4, 12, 2, 2, 1}}) {
+        const auto u = [](int n) { return static_cast<uint64_t>(n); };
+        Fixture fixture;
+        fixture
+            .tensor("c.weight", {u(c.kernel), u(c.in), u(c.out)},
+                    random(static_cast<size_t>(c.kernel * c.in * c.out), 1, 0.3f))
+            .tensor("c.bias", {u(c.out)}, random(static_cast<size_t>(c.out), 2))
+            .load();
+        const auto conv =
+            csm::Conv::request(*fixture.weights, "c", {c.in, c.out, c.kernel, c.stride, c.dilation});
+        fixture.weights->load();
+        const int64_t steps = kSteps * c.stride;
+        const auto size = static_cast<size_t>(steps * c.in);
+        csm::ConvOptions options;
+        options.before = csm::Activation::elu;
+        const auto build = [&](csm::Graph& graph, const csm::StreamStates& states, ggml_tensor* in) {
+            return csm::build_conv(graph, conv, states, in, options);
+        };
+
+        csm::TensorPool pool(fixture.device, 8);
+        csm::ConvStates states(pool, kStreams, kStreams);
+        states.add(conv);
+        ggml_tensor* input = ggml_new_tensor_3d(pool.ctx(), GGML_TYPE_F32, c.in, steps, kStreams);
+        pool.allocate();
+        std::vector<Numbers> x(kStreams), y(kStreams);
+        uint32_t series = 3;
+        for (const auto& selected : selections) {
+            const auto streams = static_cast<int64_t>(selected.size());
+            Numbers piece;
+            for (const int32_t stream : selected) {
+                const auto part = random(size, series++);
+                piece.insert(piece.end(), part.begin(), part.end());
+                auto& all = x[static_cast<size_t>(stream)];
+                all.insert(all.end(), part.begin(), part.end());
+            }
+            csm::upload(input, piece.data(), piece.size() * sizeof(float));
+            states.select(selected);
+            csm::Graph graph(fixture.device, 64);
+            ggml_tensor* out =
+                build(graph, states,
+                      ggml_view_3d(graph.ctx(), input, c.in, steps, streams, input->nb[1], input->nb[2], 0));
+            CHECK_EQ(out->ne[1], kSteps);
+            CHECK_EQ(out->ne[2], streams);
+            graph.add_output(out);
+            graph.allocate();
+            graph.compute();
+            Numbers got(static_cast<size_t>(ggml_nelements(out)));
+            csm::download(out, got.data(), got.size() * sizeof(float));
+            const auto each = static_cast<std::ptrdiff_t>(got.size() / selected.size());
+            for (size_t i = 0; i < selected.size(); ++i) {
+                const auto first = got.begin() + static_cast<std::ptrdiff_t>(i) * each;
+                auto& all = y[static_cast<size_t>(selected[i])];
+                all.insert(all.end(), first, first + each);
+            }
+        }
+        for (size_t stream = 0; stream < kStreams; ++stream)
+            check_close(y[stream], run(fixture, conv, c.in, x[stream], {steps}, build));
+        CHECK(x[1].empty());
+    }
+}
+
 TEST(transposed_convolutions_are_their_definition) {
     for (const int stride : {1, 2, 5}) {
         for (const int factor : {1, 2, 3}) {

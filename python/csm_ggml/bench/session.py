@@ -31,7 +31,7 @@ class Samples:
 
     Attributes:
         lm: The language models for one frame of the whole batch.
-        mimi: The codec for the same frame, streamed, all utterances one after another.
+        mimi: The codec for the same frame, streamed, all utterances at once.
         prompt: A short prompt for each utterance of the batch, evaluated but for its last row.
         first_audio: From giving these prompts until each utterance's first frame is sound.
         context_row: One row of a long prompt of audio.
@@ -83,7 +83,7 @@ class Session:
         self._frame_size = int(config["mimi.frame_size"])
         self.frame_rate = int(config["mimi.sample_rate"]) / self._frame_size
         self._engine = _core.Engine(self.model, slots=batch)
-        self._decoders = [_core.MimiDecoder(self.model) for _ in range(batch)]
+        self._decoder = _core.MimiDecoder(self.model, streams=batch)
         self._random = np.random.default_rng(0)
         room = self._engine.context - PROMPT_ROWS
         if room < 1:
@@ -116,8 +116,7 @@ class Session:
         text, audio = self._text_rows(PROMPT_ROWS)
         sampling = Sampling().as_dict()
         slots = [self._engine.open(seed=seed, **sampling) for seed in range(self.batch)]
-        for decoder in self._decoders:
-            decoder.reset()
+        self._decoder.reset()
         started = time.perf_counter()
         for slot in slots:
             self._engine.append(slot, text, audio)
@@ -127,8 +126,7 @@ class Session:
             before = time.perf_counter()
             codes, _ = self._engine.step(slots)
             stepped = time.perf_counter()
-            for decoder, own in zip(self._decoders, codes, strict=True):
-                decoder.decode(own[np.newaxis])
+            self._decoder.decode(codes[:, np.newaxis], range(self.batch))
             after = time.perf_counter()
             samples.lm.append(stepped - before)
             samples.mimi.append(after - stepped)
@@ -151,8 +149,7 @@ class Session:
 
     def decode_chunks(self, count: int) -> None:
         """Time the codec alone on chunks of 25 frames."""
-        decoder = self._decoders[0]
-        decoder.reset()
+        decoder = _core.MimiDecoder(self.model)
         for number in range(1 + count):
             codes = self._draw_codes(DECODE_FRAMES)
             started = time.perf_counter()
