@@ -74,3 +74,16 @@ def test_codec(small: Recipe, model: Load, generic: LoadGeneric) -> None:
     heard = _core.MimiEncoder(model(small.name)).encode(wanted)
     again = _core.MimiEncoder(generic(small)).encode(wanted)
     assert np.array_equal(np.asarray(heard), np.asarray(again))
+
+
+def test_codec_streams(small: Recipe, model: Load, generic: LoadGeneric) -> None:
+    """States are gathered and scattered by ggml's operators."""
+    codes = np.stack([scenes.codes(small, f"stream {i}", FRAMES) for i in range(3)])
+    wanted = np.stack([_core.MimiDecoder(model(small.name)).decode(own) for own in codes])
+    decoder = _core.MimiDecoder(generic(small), streams=4)
+    split = 5 * small.frame_size
+    got = np.empty_like(wanted)
+    got[[2, 0], :split] = decoder.decode(codes[[2, 0], :5], [3, 0])
+    got[1] = decoder.decode(codes[1:2], [1])[0]
+    got[[0, 2], split:] = decoder.decode(codes[[0, 2], 5:], [0, 3])
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
