@@ -16,8 +16,8 @@ from csm_ggml.synthesis import Decoder
 # Frames per call: memory stays flat in the length of the audio.
 DECODE_FRAMES = 25
 ENCODE_FRAMES = 250
-# Idle ones kept for the next call: as many decoders as a batch uses.
-IDLE_DECODERS = 16
+# Idle ones kept for the next call; a decoder has the streams of a whole batch.
+IDLE_DECODERS = 4
 IDLE_ENCODERS = 2
 
 
@@ -25,13 +25,16 @@ class Codec:
     """The codec of a loaded model.
 
     Attributes:
-        decoders: Streaming decoders to borrow; reset one before use.
+        decoders: Streaming decoders to borrow, by their number of streams; reset a stream before
+            use.
     """
 
     def __init__(self, model: _core.Model) -> None:
         """Take the model whose codec it is."""
         self._config = model.config
-        self.decoders: Pool[Decoder] = Pool(lambda _: _core.MimiDecoder(model), keep=IDLE_DECODERS)
+        self.decoders: Pool[Decoder] = Pool(
+            lambda streams: _core.MimiDecoder(model, streams), keep=IDLE_DECODERS
+        )
         self._encoders: Pool[_core.MimiEncoder] = Pool(
             lambda _: _core.MimiEncoder(model), keep=IDLE_ENCODERS
         )
@@ -50,9 +53,9 @@ class Codec:
             raise ValueError(f"codes must be in 0..{limit - 1}, got {array.min()}..{array.max()}")
         array = array.astype(np.int32, copy=False)
         with self.decoders.borrow() as decoder:
-            decoder.reset()
+            decoder.reset(0)
             parts = [
-                decoder.decode(array[start : start + DECODE_FRAMES])
+                decoder.decode(array[np.newaxis, start : start + DECODE_FRAMES], [0])[0]
                 for start in range(0, len(array), DECODE_FRAMES)
             ]
         return np.concatenate([np.zeros(0, np.float32), *parts])

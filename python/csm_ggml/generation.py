@@ -1,6 +1,9 @@
 """The loop that makes frames: prompts into slots, one step a frame for all slots, stop rules.
 
-It knows nothing of sound. An utterance ends when all codes of a frame are zero; that frame is
+While the caller makes sound of one step's frames, the next step already runs in a thread of its
+own. What a frame sounds like is therefore known to the stop rules one frame later.
+
+It knows nothing else of sound. An utterance ends when all codes of a frame are zero; that frame is
 dropped, but its row stays in the cache as the end-of-audio row that the next turn expects. A turn
 that was cut gets that row appended. A turn that is to be drawn again goes back to its beginning in
 the same slot.
@@ -8,8 +11,10 @@ the same slot.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,12 +85,11 @@ class Step:
     costs: Costs
 
 
-# Listens to a frame: request, whether an attempt at a turn begins with it, its (codebooks,) codes.
-# Returns the level of its samples in dB of full scale.
-Listener = Callable[[int, bool, npt.NDArray[np.int32]], float]
+# The level, in dB of full scale, of the last frame of this number's request.
+Level = Callable[[int], float]
 
 
-def _deaf(_request: int, _first: bool, _codes: npt.NDArray[np.int32]) -> float:
+def _unheard(_request: int) -> float:
     return float("inf")
 
 
@@ -120,9 +124,9 @@ def generate_frames(
     requests: Iterable[Request],
     *,
     frame_rate: float,
-    listen: Listener = _deaf,
+    level: Level = _unheard,
     dialogue: Dialogue | None = None,
-) -> Generator[Step, None, None]:
+) -> Generator[list[Step], None, None]:
     """Speak requests side by side, as many at a time as the engine has slots.
 
     Slots are freed when the iterator ends, fails, is interrupted or is closed.
@@ -132,13 +136,14 @@ def generate_frames(
         prompts: Builds the rows.
         requests: Checked by `check_fits`; each is asked for when a slot is free for it.
         frame_rate: Frames per second.
-        listen: Called with each frame before the stop rules are applied.
+        level: Asked, for the stop rules, when the frame after has been made. The first frame of a
+            turn counts as loud.
         dialogue: Where all the requests are spoken, one after another, instead of in slots of
             their own; their context is the dialogue's. It is left as it is when the iterator does
             not end by itself.
 
     Yields:
-        Steps, of each request in order, of different requests interleaved.
+        What each step of the engine brought: one Step for each request in a slot.
     """
     waiting = enumerate(requests)
     active: dict[int, _Utterance] = {}
@@ -149,46 +154,88 @@ def generate_frames(
                 return
             index, request = following
             place = dialogue or _open(engine, prompts, request)
-            active[place.slot] = utterance = _Utterance(index, request, place, frame_rate, listen)
+            active[place.slot] = utterance = _Utterance(index, request, place, frame_rate, level)
             if dialogue is not None:
                 engine.reseed(place.slot, seed=request.seed, **request.sampling.as_dict())
             utterance.begin_turn()
 
+    def proceed(slot: int, step: Step) -> None:
+        utterance = active[slot]
+        if step.again:
+            seed = utterance.draw_again()
+            engine.reseed(slot, seed=seed, **utterance.request.sampling.as_dict())
+            utterance.begin_attempt()
+        elif step.finish_reason is None:
+            return
+        elif utterance.has_next_turn():
+            utterance.begin_turn()
+        else:
+            del active[slot]
+            if dialogue is None:
+                engine.close(slot)
+
+    ahead = _Ahead(engine)
     try:
         admit()
         while active:
             slots = list(active)
-            started = time.perf_counter()
-            codes, _ = engine.step(slots)
-            seconds = time.perf_counter() - started
-            for slot, frame in zip(slots, codes, strict=True):
-                utterance = active[slot]
-                step = utterance.accept(frame, seconds)
-                yield step
-                if step.again:
-                    seed = utterance.draw_again()
-                    engine.reseed(slot, seed=seed, **utterance.request.sampling.as_dict())
-                    utterance.begin_attempt()
-                elif step.finish_reason is None:
-                    continue
-                elif utterance.has_next_turn():
-                    utterance.begin_turn()
-                else:
-                    del active[slot]
-                    if dialogue is None:
-                        engine.close(slot)
+            codes, seconds = ahead.step(slots)
+            steps = [active[s].accept(c, seconds) for s, c in zip(slots, codes, strict=True)]
+            # Prompts would keep the frames waiting that are there: then nothing runs ahead.
+            if all(step.finish_reason is None and not step.again for step in steps):
+                ahead.begin(slots)
+                yield steps
+                continue
+            yield steps
+            for slot, step in zip(slots, steps, strict=True):
+                proceed(slot, step)
             admit()
     finally:
+        ahead.close()
         if dialogue is None:
             for slot in active:
                 engine.close(slot)
 
 
-def spoken_codes(steps: Iterable[Step], codebooks: int) -> npt.NDArray[np.int32]:
-    """The codes of one request's steps, of the attempts that count: (frames, codebooks)."""
+class _Ahead:
+    """The engine's next step, in a thread of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="csm-step")
+        self._next: Future[tuple[npt.NDArray[np.int32], float]] | None = None
+
+    def begin(self, slots: Sequence[int]) -> None:
+        """Start the step for these slots; nobody else may use the engine until it is taken."""
+        self._next = self._thread.submit(self._run, slots)
+
+    def step(self, slots: Sequence[int]) -> tuple[npt.NDArray[np.int32], float]:
+        """The step that was begun, or else one for these slots: codes, and how long it took."""
+        if self._next is None:
+            self.begin(slots)
+        assert self._next is not None
+        # It stays the next one until it is there: an interrupted wait does not end the step.
+        result = self._next.result()
+        self._next = None
+        return result
+
+    def close(self) -> None:
+        """Wait until the engine is idle; what it did is lost."""
+        if self._next is not None:
+            wait([self._next])
+        self._thread.shutdown()
+
+    def _run(self, slots: Sequence[int]) -> tuple[npt.NDArray[np.int32], float]:
+        started = time.perf_counter()
+        codes, _ = self._engine.step(slots)
+        return codes, time.perf_counter() - started
+
+
+def spoken_codes(steps: Iterable[Sequence[Step]], codebooks: int) -> npt.NDArray[np.int32]:
+    """The codes of a lone request's steps, of the attempts that count: (frames, codebooks)."""
     spoken: list[npt.NDArray[np.int32]] = []
     attempts: list[list[npt.NDArray[np.int32]]] = [[]]
-    for step in steps:
+    for [step] in steps:
         if step.codes is not None:
             attempts[-1].append(step.codes)
         if step.again:
@@ -221,13 +268,13 @@ class _Utterance:
         request: Request,
         dialogue: Dialogue,
         frame_rate: float,
-        listen: Listener,
+        level: Level,
     ) -> None:
         self.request = request
         self._index = index
         self._dialogue = dialogue
         self._frame_rate = frame_rate
-        self._listen = listen
+        self._level = level
         self._turn = -1
         self._seed = request.seed
         self._frames: list[npt.NDArray[np.int32]] = []
@@ -268,7 +315,7 @@ class _Utterance:
             finish_reason = "eos"
         else:
             codes = frame.copy()
-            level = self._listen(self._index, not self._frames, codes)
+            level = self._level(self._index) if self._frames else math.inf
             self._frames.append(codes)
             self._costs.frames += 1
             finish_reason = self._detector.accept(codes, level)

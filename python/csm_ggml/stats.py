@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class Stats:
     """Counts and wall-clock times of one request. Times are in seconds.
 
-    In a batch the requests share each step, so `lm_seconds` counts every step that the request
-    took part in, whole:
-    the sum over a batch exceeds the time that the batch took.
+    In a batch the requests share each step, so `lm_seconds` and `codec_seconds` count every step
+    that the request took part in, whole: the sum over a batch exceeds the time that the batch took.
+    Codec and language models run at the same time, so the two may also exceed `total_seconds`.
 
     Attributes:
         frames: Frames spoken; the frames that only said "end" are not counted.

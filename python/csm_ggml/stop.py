@@ -99,7 +99,8 @@ class StopDetector:
 
         Args:
             codes: (codebooks,) of a frame that is not the end of the turn.
-            level: Of its samples, in dB of full scale; +inf if nobody listens.
+            level: Of the samples of the frame before it, in dB of full scale: its own are not
+                made yet. +inf for the first frame, or if nobody listens.
 
         Returns:
             The finish reason if the turn is over with this frame.

@@ -1,13 +1,15 @@
 """Frames to sound while they are made: the primitive under `CSM.generate` and its relatives.
 
-The codec decodes each frame as soon as it exists, whatever the size of the chunks handed out. So a
-stream is, sample for sample, what `generate` returns, and no size of chunk costs another rounding.
+The codec decodes the frames of all requests together as soon as they exist, whatever the size of
+the chunks handed out, while the engine already makes the next ones. A stream is, sample for sample,
+what `generate` returns.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -29,8 +31,10 @@ from csm_ggml.watermark import Watermark, apply_watermark
 class Decoder(Protocol):
     """The part of `_core.MimiDecoder` that is used here."""
 
-    def decode(self, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]: ...  # noqa: D102
-    def reset(self) -> None: ...  # noqa: D102
+    def decode(  # noqa: D102
+        self, codes: npt.NDArray[np.int32], streams: Sequence[int]
+    ) -> npt.NDArray[np.float32]: ...
+    def reset(self, stream: int) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def synthesize(
     Args:
         engine: Used by nobody else in the meantime.
         prompts: Builds the rows.
-        decoders: One is lent for each request while it is spoken.
+        decoders: Lends one with as many streams as requests are spoken side by side.
         requests: As `generate_frames` takes them.
         sample_rate: Samples per second.
         frame_size: Samples in a frame.
@@ -87,13 +91,15 @@ def synthesize(
     """
     streams: dict[int, _Stream] = {}
     with ExitStack() as stack:
+        count = engine.slots if dialogue is None else 1
+        decoder = stack.enter_context(decoders.borrow(count))
+        free = list(reversed(range(count)))
 
         def numbered() -> Iterator[Request]:
             for number, request in enumerate(requests):
                 streams[number] = _Stream(
                     request,
-                    stack,
-                    decoders,
+                    number=free.pop(),
                     sample_rate=sample_rate,
                     codebooks=codebooks,
                     chunks=WHOLE if request.retries else chunks,
@@ -105,34 +111,63 @@ def synthesize(
             prompts,
             numbered(),
             frame_rate=sample_rate / frame_size,
-            listen=lambda number, first, codes: streams[number].listen(first, codes),
+            level=lambda number: streams[number].level,
             dialogue=dialogue,
         )
         stack.callback(frames.close)
-        for step in frames:
-            if (chunk := streams[step.request].accept(step)) is None:
-                continue
-            if chunk.finish_reason is not None:
-                streams.pop(step.request).close()
-            yield step.request, chunk if watermark is None else apply_watermark(watermark, chunk)
+        for steps in frames:
+            _decode(decoder, [(streams[step.request], step) for step in steps])
+            for step in steps:
+                stream = streams[step.request]
+                if (chunk := stream.accept(step)) is None:
+                    continue
+                if chunk.finish_reason is not None:
+                    free.append(stream.number)
+                    del streams[step.request]
+                if watermark is not None:
+                    chunk = apply_watermark(watermark, chunk)
+                yield step.request, chunk
+
+
+def _decode(decoder: Decoder, steps: Sequence[tuple[_Stream, Step]]) -> None:
+    """Turn the frames that steps brought into samples, in one go."""
+    heard = [(stream, step.codes) for stream, step in steps if step.codes is not None]
+    if not heard:
+        return
+    started = time.perf_counter()
+    for stream, _ in heard:
+        if stream.at_rest:
+            # Every turn starts from silence, as it would if its codes were decoded alone.
+            decoder.reset(stream.number)
+    codes = np.stack([codes[np.newaxis] for _, codes in heard])
+    samples = decoder.decode(codes, [stream.number for stream, _ in heard])
+    seconds = time.perf_counter() - started
+    for (stream, own), sound in zip(heard, samples, strict=True):
+        # A copy: a view would keep the whole batch's samples.
+        stream.hear(own, sound.copy(), seconds)
 
 
 class _Stream:
-    """The sound of one request on its way out."""
+    """The sound of one request on its way out.
+
+    Attributes:
+        number: Of its stream in the decoder.
+        level: Of the last frame heard, in dB of full scale.
+        at_rest: Whether the next frame begins an attempt at a turn.
+    """
 
     def __init__(
         self,
         request: Request,
-        stack: ExitStack,
-        decoders: Pool[Decoder],
         *,
+        number: int,
         sample_rate: int,
         codebooks: int,
         chunks: ChunkSizes,
     ) -> None:
-        # The decoder goes back when the request is done, or when all are given up.
-        self._lent = stack.enter_context(ExitStack())
-        self._decoder = self._lent.enter_context(decoders.borrow())
+        self.number = number
+        self.level = math.inf
+        self.at_rest = True
         self._request = request
         self._sample_rate = sample_rate
         self._codebooks = codebooks
@@ -145,26 +180,21 @@ class _Stream:
         self._first_audio: float | None = None
         self._reasons: list[str] = []
 
-    def close(self) -> None:
-        self._lent.close()
-
-    def listen(self, first: bool, codes: npt.NDArray[np.int32]) -> float:
-        """Decode a frame; return its level in dB."""
-        started = time.perf_counter()
-        if first:
-            # Every turn starts from silence, as it would if its codes were decoded alone.
-            self._decoder.reset()
-        samples = self._decoder.decode(codes[np.newaxis])
-        now = time.perf_counter()
-        self._codec_seconds += now - started
+    def hear(
+        self, codes: npt.NDArray[np.int32], samples: npt.NDArray[np.float32], seconds: float
+    ) -> None:
+        """Take a frame and its samples, which took so long to decode."""
+        self.at_rest = False
+        self.level = level_db(samples)
+        self._codec_seconds += seconds
         if self._first_audio is None:
-            self._first_audio = now - self._request.asked
+            self._first_audio = time.perf_counter() - self._request.asked
         self._sound.codes.append(codes)
         self._sound.samples.append(samples)
-        return level_db(samples)
 
     def accept(self, step: Step) -> Audio | None:
-        """Take a step whose frame was listened to; return a chunk if one is complete."""
+        """Take a step whose frame, if any, was heard; return a chunk if one is complete."""
+        self.at_rest |= step.again or step.finish_reason is not None
         if step.again:
             self._attempts.append(self._sound)
             self._sound = _Sound()

@@ -80,20 +80,22 @@ class ScriptedEngine:
 
 
 class CountingDecoder:
-    """Samples tell the frame's first code and how many frames went before since the last reset."""
+    """Samples tell the frame's first code and how many frames of its stream went before."""
 
-    def __init__(self) -> None:
-        self.frames = 0
+    def __init__(self, streams: int) -> None:
+        self.frames = [0] * streams
 
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        parts = []
-        for frame in codes:
-            parts.append(np.full(FRAME_SIZE, frame[0] + self.frames / 1000, np.float32))
-            self.frames += 1
-        return np.concatenate(parts)
+    def decode(self, codes: np.ndarray, streams: Sequence[int]) -> np.ndarray:
+        assert codes.dtype == np.int32
+        samples = np.zeros((len(streams), codes.shape[1], FRAME_SIZE), np.float32)
+        for own, sound, stream in zip(codes, samples, streams, strict=True):
+            for frame, part in zip(own, sound, strict=True):
+                part[:] = frame[0] + self.frames[stream] / 1000
+                self.frames[stream] += 1
+        return samples.reshape(len(streams), -1)
 
-    def reset(self) -> None:
-        self.frames = 0
+    def reset(self, stream: int) -> None:
+        self.frames[stream] = 0
 
 
 class LetterTokenizer:
