@@ -15,13 +15,14 @@ Conv Conv::request(Weights& weights, const std::string& name, const Shape& s) {
     conv.dilation = s.dilation;
     const auto taps = static_cast<size_t>(s.kernel), in = static_cast<size_t>(s.in),
                out = static_cast<size_t>(s.out);
-    conv.weight = weights.f32_matrix(name + ".weight", {s.kernel, s.in, s.out}, int64_t{s.kernel} * s.in,
-                                     s.out, [=](const float* from, float* to) {
-                                         for (size_t o = 0; o < out; ++o)
-                                             for (size_t k = 0; k < taps; ++k)
-                                                 for (size_t i = 0; i < in; ++i)
-                                                     *to++ = from[(o * in + i) * taps + k];
-                                     });
+    conv.weight = weights.f32_matrix(
+        name + ".weight", {s.kernel, s.in, s.out}, int64_t{s.kernel} * s.in, s.out,
+        [=](const float* from, float* to) {
+            for (size_t o = 0; o < out; ++o)
+                for (size_t k = 0; k < taps; ++k)
+                    for (size_t i = 0; i < in; ++i) *to++ = from[(o * in + i) * taps + k];
+        },
+        true);
     if (s.bias) conv.bias = weights.vector(name + ".bias", s.out);
     return conv;
 }
@@ -42,7 +43,8 @@ Conv Conv::request_transposed(Weights& weights, const std::string& name, const S
                     for (size_t back = taps / stride; back-- > 0;)  // the oldest step comes first
                         for (size_t i = 0; i < in; ++i)
                             *to++ = from[(i * out + o) * taps + back * stride + j];
-        });
+        },
+        true);
     if (s.bias) {
         conv.bias = weights.f32(name + ".bias", {s.out}, {int64_t{s.stride} * s.out},
                                 [=](const float* from, float* to) {

@@ -115,7 +115,8 @@ void run_panels(ggml_tensor* dst, int ith, int nth, void* userdata) {
     job.rows = dst->ne[1];
     job.in = x->ne[0];
     job.out = dst->ne[0];
-    job.weights = data(dst->src[1]);
+    job.type = dst->src[1]->type;
+    job.weights = dst->src[1]->data;
     job.residual = data(dst->src[2]);
     job.bias = data(dst->src[3]);
     job.y = static_cast<float*>(dst->data);

@@ -136,6 +136,9 @@ ggml_backend_buffer_type_t Device::repack_buffer_type(ggml_type type, int64_t ne
     // The backend is asked with a product of the very shape, as its answer depends on type, rows and CPU; a
     // matrix that is put there without a kernel crashes on load.
     if (!ggml_is_quantized(type)) return nullptr;
+    // Repacked, these two add up four rows or more in another order than one: what an utterance says would
+    // depend on its neighbours.
+    if (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q2_K) return nullptr;
     for (ggml_backend_buffer_type_t buft : extra_types_) {
         ContextPtr ctx(ggml_init({4 * ggml_tensor_overhead(), nullptr, true}));
         ggml_tensor* w = ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);

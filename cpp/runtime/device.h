@@ -36,7 +36,8 @@ class Device {
 
     // Where weights and state live.
     ggml_backend_buffer_type_t buffer_type() const;
-    // The CPU's buffer type for repacked matrices, if it has a kernel for this shape and type; else null.
+    // The CPU's buffer type for repacked matrices, if it has a kernel for this shape and type whose
+    // results do not depend on the number of rows; else null.
     ggml_backend_buffer_type_t repack_buffer_type(ggml_type type, int64_t ne0, int64_t ne1) const;
 
     // In order of preference; the CPU is last.

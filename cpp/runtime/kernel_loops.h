@@ -1,7 +1,8 @@
 // The loops of kernels.cpp, compiled once per instruction set. The includer sets the target options, a
 // namespace, the floats of a vector (CSM_LANES), the vectors (CSM_VECTORS) and rows (CSM_ROWS) of a tile,
-// which together fill the registers, and where there is an instruction for it the loading of a vector of F16
-// (CSM_LOAD_F16). For that reason there is no include guard, and nothing is included here.
+// which together fill the registers, and where there are instructions for it the loading of a vector of F16
+// and BF16 (CSM_LOAD_F16, CSM_LOAD_BF16). For that reason there is no include guard, and nothing is included
+// here.
 
 typedef float Floats __attribute__((vector_size(CSM_LANES * sizeof(float))));
 typedef int32_t Ints __attribute__((vector_size(CSM_LANES * sizeof(int32_t))));
@@ -25,6 +26,26 @@ CSM_INLINE Floats load(const uint16_t* p) {
     for (int i = 0; i < CSM_LANES; ++i) v[i] = ggml_fp16_to_fp32(p[i]);
     return v;
 #endif
+}
+
+CSM_INLINE Floats load(const Bf16* p) {
+#if defined(CSM_LOAD_BF16)
+    return reinterpret_cast<Floats>(CSM_LOAD_BF16(p));
+#else
+    Ints v;
+    for (int i = 0; i < CSM_LANES; ++i) v[i] = static_cast<int32_t>(static_cast<uint32_t>(p[i].bits) << 16);
+    return reinterpret_cast<Floats>(v);
+#endif
+}
+
+CSM_INLINE float widened(float w) {
+    return w;
+}
+CSM_INLINE float widened(uint16_t w) {
+    return ggml_fp16_to_fp32(w);
+}
+CSM_INLINE float widened(Bf16 w) {
+    return ggml_bf16_to_fp32({w.bits});
 }
 
 CSM_INLINE float sum(Floats v) {
@@ -123,12 +144,12 @@ CSM_INLINE void finish(const Gemm& g, Floats sum, int64_t row, int64_t first, in
     for (int64_t i = 0; i < n; ++i) y[i] = rest[i];
 }
 
-template <int R>
+template <typename Weight, int R>
 void tile(const Gemm& g, int64_t row, int64_t panel) {
     for (int64_t part = 0; part < kGemmPanel; part += CSM_VECTORS * CSM_LANES) {
         const int64_t first = panel * kGemmPanel + part;
         if (first >= g.out) return;
-        const float* w = g.weights + panel * kGemmPanel * g.in + part;
+        const Weight* w = static_cast<const Weight*>(g.weights) + panel * kGemmPanel * g.in + part;
         const float* x = g.x + row * g.x_step;
         Floats sums[R][CSM_VECTORS] = {};
         for (int64_t k = 0; k < g.in; ++k, w += kGemmPanel) {
@@ -148,22 +169,23 @@ void tile(const Gemm& g, int64_t row, int64_t panel) {
     }
 }
 
-template <int R>
+template <typename Weight, int R>
 CSM_INLINE void tile_of(int64_t rows, const Gemm& g, int64_t row, int64_t panel) {
     if constexpr (R > 0) {
         if (rows == R) {
-            tile<R>(g, row, panel);
+            tile<Weight, R>(g, row, panel);
         } else {
-            tile_of<R - 1>(rows, g, row, panel);
+            tile_of<Weight, R - 1>(rows, g, row, panel);
         }
     }
 }
 
 // Few outputs: dot products, with unpacked weights.
+template <typename Weight>
 void narrow_row(const Gemm& g, int64_t row) {
     const float* x = g.x + row * g.x_step;
     for (int64_t o = 0; o < g.out; ++o) {
-        const float* w = g.weights + o * g.in;
+        const Weight* w = static_cast<const Weight*>(g.weights) + o * g.in;
         Floats sums[2] = {};
         int64_t k = 0;
         for (; k + 2 * CSM_LANES <= g.in; k += 2 * CSM_LANES) {
@@ -172,7 +194,7 @@ void narrow_row(const Gemm& g, int64_t row) {
         }
         const Floats both = sums[0] + sums[1];
         float total = sum(both);
-        for (; k < g.in; ++k) total += x[k] * w[k];
+        for (; k < g.in; ++k) total += x[k] * widened(w[k]);
         Floats result = {};
         result[0] = total;
         finish(g, result, row, o, 1);
@@ -187,10 +209,11 @@ int64_t units(const Gemm& g) {
 
 // Weights that a core's cache holds are gone through for each tile of rows; of larger ones each panel is gone
 // through once, with all rows.
-void run(const Gemm& g, int64_t first_unit, int64_t last_unit) {
-    constexpr int64_t kCachedWeights = 1 << 16;
+template <typename Weight>
+CSM_INLINE void run_with(const Gemm& g, int64_t first_unit, int64_t last_unit) {
+    constexpr int64_t kCachedWeights = (1 << 18) / sizeof(Weight);
     if (g.out < kGemmNarrow) {
-        for (int64_t row = first_unit; row < last_unit; ++row) narrow_row(g, row);
+        for (int64_t row = first_unit; row < last_unit; ++row) narrow_row<Weight>(g, row);
         return;
     }
     const int64_t panels = (g.out + kGemmPanel - 1) / kGemmPanel;
@@ -200,7 +223,17 @@ void run(const Gemm& g, int64_t first_unit, int64_t last_unit) {
         const int64_t panel = panels_first ? unit / tiles : unit % panels;
         const int64_t part = panels_first ? unit % tiles : unit / panels;
         const int64_t row = g.rows * part / tiles;
-        tile_of<CSM_ROWS>(g.rows * (part + 1) / tiles - row, g, row, panel);
+        tile_of<Weight, CSM_ROWS>(g.rows * (part + 1) / tiles - row, g, row, panel);
+    }
+}
+
+void run(const Gemm& g, int64_t first_unit, int64_t last_unit) {
+    if (g.type == GGML_TYPE_F32) {
+        run_with<float>(g, first_unit, last_unit);
+    } else if (g.type == GGML_TYPE_F16) {
+        run_with<uint16_t>(g, first_unit, last_unit);
+    } else {
+        run_with<Bf16>(g, first_unit, last_unit);
     }
 }
 
@@ -287,3 +320,4 @@ void attend(const Attention& a) {
 #undef CSM_VECTORS
 #undef CSM_ROWS
 #undef CSM_LOAD_F16
+#undef CSM_LOAD_BF16

@@ -15,7 +15,18 @@ int64_t gemm_packed_size(int64_t in, int64_t out) {
     return (out + kGemmPanel - 1) / kGemmPanel * kGemmPanel * in;
 }
 
-void gemm_pack(const float* weights, int64_t in, int64_t out, float* packed) {
+bool gemm_packs(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+}
+
+namespace {
+
+struct Bf16 {
+    uint16_t bits;
+};
+
+template <typename Weight>
+void pack(const Weight* weights, int64_t in, int64_t out, Weight* packed) {
     if (out < kGemmNarrow) {
         std::copy(weights, weights + in * out, packed);
         return;
@@ -23,8 +34,18 @@ void gemm_pack(const float* weights, int64_t in, int64_t out, float* packed) {
     for (int64_t first = 0; first < out; first += kGemmPanel) {
         for (int64_t k = 0; k < in; ++k) {
             for (int64_t o = first; o < first + kGemmPanel; ++o)
-                *packed++ = o < out ? weights[o * in + k] : 0.0f;
+                *packed++ = o < out ? weights[o * in + k] : Weight{};
         }
+    }
+}
+
+}  // namespace
+
+void gemm_pack(ggml_type type, const void* weights, int64_t in, int64_t out, void* packed) {
+    if (type == GGML_TYPE_F32) {
+        pack(static_cast<const float*>(weights), in, out, static_cast<float*>(packed));
+    } else {
+        pack(static_cast<const uint16_t*>(weights), in, out, static_cast<uint16_t*>(packed));
     }
 }
 
@@ -50,6 +71,8 @@ namespace avx512 {
 #define CSM_VECTORS 2
 #define CSM_ROWS 12
 #define CSM_LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))
+#define CSM_LOAD_BF16(p) \
+    _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)
 #include "runtime/kernel_loops.h"
 }  // namespace avx512
 CSM_TARGET_END
@@ -60,6 +83,8 @@ namespace avx2 {
 #define CSM_VECTORS 2
 #define CSM_ROWS 6
 #define CSM_LOAD_F16(p) _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define CSM_LOAD_BF16(p) \
+    _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)
 #include "runtime/kernel_loops.h"
 }  // namespace avx2
 CSM_TARGET_END

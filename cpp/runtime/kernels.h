@@ -1,9 +1,10 @@
-// The inner loops of our own graph nodes on the CPU: products of F32 matrices, attention over a cache, and
-// the activations around them.
+// The inner loops of our own graph nodes on the CPU: products with floating-point matrices, attention over a
+// cache, and the activations around them.
 //
 // ggml computes an F32 product as one dot product per element; the codec consists of little else, and the
 // register tiles here do it several times as fast. Weights are packed once: into panels of kGemmPanel
-// outputs, in each of which the weights of one input lie side by side.
+// outputs, in each of which the weights of one input lie side by side. F16 and BF16 weights are widened as
+// they are loaded, so that nothing is rounded besides the sums; ggml rounds the other factor to their type.
 //
 // Every number is computed in an order that depends neither on how many rows or queries are computed at once
 // nor on the number of threads.
@@ -11,6 +12,8 @@
 
 #include <cstdint>
 #include <vector>
+
+#include "ggml.h"
 
 namespace csm {
 
@@ -27,10 +30,12 @@ constexpr int64_t kGemmPanel = 32;
 // Fewer outputs than this are not worth a panel: they are computed as dot products.
 constexpr int64_t kGemmNarrow = 8;
 
-// Floats that a packed matrix {in, out} takes.
+// Whether weights of the type can be packed: F32, F16 and BF16.
+bool gemm_packs(ggml_type type);
+// Numbers that a packed matrix {in, out} takes.
 int64_t gemm_packed_size(int64_t in, int64_t out);
-// Packs weights, `out` rows of `in`.
-void gemm_pack(const float* weights, int64_t in, int64_t out, float* packed);
+// Packs weights of such a type, `out` rows of `in`.
+void gemm_pack(ggml_type type, const void* weights, int64_t in, int64_t out, void* packed);
 
 // Where input k of an output stands in a packed matrix: at offset + k * step.
 struct GemmEntry {
@@ -46,7 +51,8 @@ struct Gemm {
     int64_t x_step;
     int64_t rows;
     int64_t in, out;
-    const float* weights;   // packed
+    ggml_type type;         // of the weights
+    const void* weights;    // packed
     const float* bias;      // {out}, or null
     const float* residual;  // added to the result: {out, rows}, or null
     float* y;               // {out, rows}

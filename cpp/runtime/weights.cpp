@@ -123,14 +123,15 @@ Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, b
     int64_t rows = 0;
     for (const auto& slice : slices) {
         rows += slice.shape[1];
-        if (slice.tensor->type != type || (exact && is_float(slice.tensor->type))) type = GGML_TYPE_F32;
+        if (slice.tensor->type != type || (exact && is_float(slice.tensor->type) && !use_panels()))
+            type = GGML_TYPE_F32;
     }
     Matrix matrix;
     matrix.columns = columns;
     matrix.rows = rows;
-    matrix.panels = type == GGML_TYPE_F32 && use_panels();
+    matrix.panels = use_panels() && gemm_packs(type);
     if (matrix.panels) {
-        matrix.tensor = ggml_new_tensor_1d(plain_.get(), GGML_TYPE_F32, gemm_packed_size(columns, rows));
+        matrix.tensor = ggml_new_tensor_1d(plain_.get(), type, gemm_packed_size(columns, rows));
     } else if (device_->is_cpu() && PackedMatrix::supported(type, columns, rows)) {
         packed_.push_back({type, columns, rows});
         matrix.packed = &packed_.back();
@@ -142,8 +143,7 @@ Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, b
     items_.push_back({matrix.tensor, [slices, type, matrix](ggml_tensor* t) {
                           const std::vector<uint8_t> data = read_stack(slices, type);
                           if (matrix.panels) {
-                              gemm_pack(reinterpret_cast<const float*>(data.data()), matrix.columns,
-                                        matrix.rows, static_cast<float*>(t->data));
+                              gemm_pack(type, data.data(), matrix.columns, matrix.rows, t->data);
                           } else if (matrix.packed != nullptr) {
                               matrix.packed->pack(data.data(), t->data);
                           } else {
@@ -190,7 +190,7 @@ ggml_tensor* Weights::table(const std::string& name, int64_t columns, int64_t ro
 }
 
 Matrix Weights::f32_matrix(const std::string& name, std::vector<int64_t> in_ne, int64_t columns, int64_t rows,
-                           Transform transform) {
+                           Transform transform, bool keep_f16) {
     Matrix matrix;
     matrix.columns = columns;
     matrix.rows = rows;
@@ -199,16 +199,25 @@ Matrix Weights::f32_matrix(const std::string& name, std::vector<int64_t> in_ne, 
         matrix.tensor = f32(name, std::move(in_ne), {columns, rows}, std::move(transform));
         return matrix;
     }
-    matrix.tensor =
-        f32(name, std::move(in_ne), {gemm_packed_size(columns, rows)}, [=](const float* from, float* to) {
-            if (!transform) {
-                gemm_pack(from, columns, rows, to);
-                return;
-            }
-            std::vector<float> made(static_cast<size_t>(columns * rows));
-            transform(from, made.data());
-            gemm_pack(made.data(), columns, rows, to);
-        });
+    const TensorSlice slice = require_float(name, std::move(in_ne));
+    const ggml_type type = keep_f16 && slice.tensor->type == GGML_TYPE_F16 ? GGML_TYPE_F16 : GGML_TYPE_F32;
+    matrix.tensor = ggml_new_tensor_1d(plain_.get(), type, gemm_packed_size(columns, rows));
+    items_.push_back({matrix.tensor, [=](ggml_tensor* t) {
+                          std::vector<float> values = read_slice_f32(slice);
+                          if (transform) {
+                              std::vector<float> made(static_cast<size_t>(columns * rows));
+                              transform(values.data(), made.data());
+                              values = std::move(made);
+                          }
+                          if (type == GGML_TYPE_F32) {
+                              gemm_pack(type, values.data(), columns, rows, t->data);
+                              return;
+                          }
+                          std::vector<ggml_fp16_t> halves(values.size());
+                          ggml_fp32_to_fp16_row(values.data(), halves.data(),
+                                                static_cast<int64_t>(values.size()));
+                          gemm_pack(type, halves.data(), columns, rows, t->data);
+                      }});
     return matrix;
 }
 

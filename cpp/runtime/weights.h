@@ -37,7 +37,7 @@ class TensorSource {
 struct Matrix {
     ggml_tensor* tensor = nullptr;         // {columns, rows} in ggml's layout, or one of those below
     const PackedMatrix* packed = nullptr;  // bytes {n} that only this, owned by Weights, can read
-    bool panels = false;                   // F32 {n}, packed by gemm_pack
+    bool panels = false;                   // F32, F16 or BF16 {n}, packed by gemm_pack
     int64_t columns = 0, rows = 0;
 };
 
@@ -50,8 +50,8 @@ class Weights {
 
     // A matrix {columns, sum of rows} to multiply with; several names are stacked row-wise into one. rows
     // says how many leading rows of each tensor to take. Types that differ within a stack are widened to F32;
-    // so are all floating-point types where `exact` products are wanted, as ggml rounds the other factor of a
-    // product with an F16 or BF16 matrix to that type.
+    // so are, without panels, all floating-point types where `exact` products are wanted, as ggml rounds the
+    // other factor of a product with an F16 or BF16 matrix to that type.
     struct Part {
         std::string name;
         int64_t rows;      // rows to load
@@ -74,9 +74,10 @@ class Weights {
     using Transform = std::function<void(const float* in, float* out)>;
     ggml_tensor* f32(const std::string& name, std::vector<int64_t> in_ne, std::vector<int64_t> out_ne,
                      Transform transform = nullptr);
-    // An F32 matrix {columns, rows} made in the same way.
+    // An F32 matrix {columns, rows} made in the same way. With panels, `keep_f16` leaves one F16 that is so
+    // in the file; the transform may then only move numbers.
     Matrix f32_matrix(const std::string& name, std::vector<int64_t> in_ne, int64_t columns, int64_t rows,
-                      Transform transform = nullptr);
+                      Transform transform = nullptr, bool keep_f16 = false);
     // An F32 tensor computed from others by the caller, `fill(out)` at load time.
     ggml_tensor* computed(std::vector<int64_t> ne, std::function<void(float* out)> fill);
 

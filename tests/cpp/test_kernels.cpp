@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "check.h"
@@ -19,21 +20,44 @@ std::vector<float> random(size_t n, uint32_t series) {
     return values;
 }
 
-struct Product {
-    int64_t in, out, rows, x_step;
-    std::vector<float> x, weights, packed, bias, residual;
+// Numbers of a type, as it stores them, and what they are as F32.
+std::vector<uint8_t> stored(ggml_type type, std::vector<float>& values) {
+    const auto n = static_cast<int64_t>(values.size());
+    std::vector<uint8_t> bytes(values.size() * ggml_type_size(type));
+    if (type == GGML_TYPE_F16) {
+        auto* halves = reinterpret_cast<ggml_fp16_t*>(bytes.data());
+        ggml_fp32_to_fp16_row(values.data(), halves, n);
+        ggml_fp16_to_fp32_row(halves, values.data(), n);
+    } else if (type == GGML_TYPE_BF16) {
+        auto* brains = reinterpret_cast<ggml_bf16_t*>(bytes.data());
+        ggml_fp32_to_bf16_row(values.data(), brains, n);
+        ggml_bf16_to_fp32_row(brains, values.data(), n);
+    } else {
+        std::memcpy(bytes.data(), values.data(), bytes.size());
+    }
+    return bytes;
+}
 
-    Product(int64_t in, int64_t out, int64_t rows, int64_t x_step)
-        : in(in),
+constexpr ggml_type kTypes[] = {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16};
+
+struct Product {
+    ggml_type type;
+    int64_t in, out, rows, x_step;
+    std::vector<float> x, weights, bias, residual;
+    std::vector<uint8_t> packed;
+
+    Product(ggml_type type, int64_t in, int64_t out, int64_t rows, int64_t x_step)
+        : type(type),
+          in(in),
           out(out),
           rows(rows),
           x_step(x_step),
           x(random(static_cast<size_t>((rows - 1) * x_step + in), 0)),
           weights(random(static_cast<size_t>(in * out), 1)),
-          packed(static_cast<size_t>(csm::gemm_packed_size(in, out))),
           bias(random(static_cast<size_t>(out), 2)),
-          residual(random(static_cast<size_t>(out * rows), 3)) {
-        csm::gemm_pack(weights.data(), in, out, packed.data());
+          residual(random(static_cast<size_t>(out * rows), 3)),
+          packed(static_cast<size_t>(csm::gemm_packed_size(in, out)) * ggml_type_size(type)) {
+        csm::gemm_pack(type, stored(type, weights).data(), in, out, packed.data());
     }
 
     std::vector<float> run(const csm::Kernels& kernels, int threads, bool extras) const {
@@ -43,6 +67,7 @@ struct Product {
                             rows,
                             in,
                             out,
+                            type,
                             packed.data(),
                             extras ? bias.data() : nullptr,
                             extras ? residual.data() : nullptr,
@@ -73,7 +98,8 @@ TEST(products_equal_plain_loops) {
         for (const int64_t in : {1, 5, 36, 129}) {
             for (const int64_t rows : {1, 2, 11, 12, 13, 40}) {
                 for (const int64_t x_step : {int64_t{1}, in, in + 3}) {
-                    const Product product(in, out, rows, x_step);
+                    const auto type = static_cast<size_t>(in + out + rows + x_step) % 3;
+                    const Product product(kTypes[type], in, out, rows, x_step);
                     for (const auto& kernels : csm::usable_kernels()) {
                         for (const bool extras : {false, true}) {
                             const auto y = product.run(kernels, 2, extras);
@@ -92,9 +118,10 @@ TEST(products_equal_plain_loops) {
 }
 
 TEST(products_do_not_depend_on_threads_or_rows) {
-    const Product large(160, 600, 50, 64);  // weights above the size at which panels come first
-    const Product small(64, 70, 50, 64);
-    for (const Product* product : {&large, &small}) {
+    // weights above the size at which panels come first, and below
+    const Product large(GGML_TYPE_F32, 160, 600, 50, 64), small(GGML_TYPE_F32, 64, 70, 50, 64);
+    const Product half(GGML_TYPE_F16, 320, 600, 50, 64), brain(GGML_TYPE_BF16, 320, 600, 50, 64);
+    for (const Product* product : {&large, &small, &half, &brain}) {
         for (const auto& kernels : csm::usable_kernels()) {
             const auto whole = product->run(kernels, 1, true);
             for (const int threads : {2, 3, 7}) CHECK(product->run(kernels, threads, true) == whole);
@@ -137,7 +164,8 @@ TEST(gelu_is_exact_to_rounding) {
     const float one = 1.0f;
     for (const auto& kernels : csm::usable_kernels()) {
         std::vector<float> y(x.size());
-        const csm::Gemm job{x.data(), 1, n, 1, 1, &one, nullptr, nullptr, y.data(), csm::Activation::gelu};
+        const csm::Gemm job{
+            x.data(), 1, n, 1, 1, GGML_TYPE_F32, &one, nullptr, nullptr, y.data(), csm::Activation::gelu};
         kernels.gemm(job, 0, kernels.units(job));
         for (size_t i = 0; i < x.size(); ++i) {
             const double value = x[i], expected = 0.5 * value * std::erfc(-value / std::sqrt(2.0));
