@@ -9,17 +9,18 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from csm_ggml import CSM, _core
 from csm_ggml.bench.floor import frame_bytes
 from csm_ggml.bench.report import format_table
-from csm_ggml.bench.rows import make_row
-from csm_ggml.bench.runner import Configuration, measure
+from csm_ggml.bench.runner import BANDWIDTH_BYTES
+from csm_ggml.bench.session import Session
 from csm_ggml.bench.synthetic import make_synthetic, synthetic_path
 from csm_ggml.convert import PRESETS, convert, quantize_file
 from csm_ggml.convert.layout import expected
@@ -85,13 +86,13 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=16, help="for each of the sentences")
     parser.add_argument("--speed", action="store_true", help="measure size and speed instead")
-    parser.add_argument("--speed-frames", type=int, default=24)
-    parser.add_argument("--rounds", type=int, default=3, help="of measuring speed, in turns")
+    parser.add_argument("--speed-frames", type=int, default=8, help="in each round")
+    parser.add_argument("--rounds", type=int, default=3, help="turns in which speed is measured")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--work-dir", type=Path, default=user_cache(), help="of full-size files")
     args = parser.parse_args()
     if args.speed:
-        speed(args.formats, args)
+        speed(args.formats, args.speed_frames, args.rounds, args.threads, args.work_dir)
         return
     with tempfile.TemporaryDirectory() as folder:
         source = args.model or random_model(Path(folder))
@@ -184,42 +185,46 @@ def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return normalized
 
 
-def speed(formats: Sequence[Format], args: argparse.Namespace) -> None:
-    """Print the size of csm-1b in each format, what a frame reads and how long it takes."""
-    configurations = list(_configurations(formats, args.work_dir))
-    measured = measure(
-        configurations,
-        device="cpu",
-        threads=args.threads,
-        frames=args.speed_frames,
-        rounds=args.rounds,
-        on_start=lambda turn, what: print(f"round {turn + 1}: {what}", file=sys.stderr),
-    )
+def speed(formats: Sequence[Format], frames: int, rounds: int, threads: int, folder: Path) -> None:
+    """Print the size of csm-1b in each format, what a frame reads and how long it takes.
+
+    All formats are in memory at once and speak in turns, so that all see the same of the machine.
+    """
+    sessions, reading = [], []
+    for format in formats:
+        path = _full_size(format, folder)
+        sessions.append(Session([path], device="cpu", threads=threads))
+        reading.append(frame_bytes([path], PRESETS[SHAPE].config.codebooks))
+    bandwidths = []
+    for _ in range(rounds):
+        bandwidths.append(_core.read_bandwidth(threads, BANDWIDTH_BYTES))
+        for session in sessions:
+            session.speak(frames)
+    bandwidth = median(bandwidths)
     cells = []
-    for format, configuration, one in zip(formats, configurations, measured, strict=True):
-        row = make_row(one)
-        codebooks = PRESETS[SHAPE].config.codebooks
+    for format, session, read in zip(formats, sessions, reading, strict=True):
+        lm, mimi = session.samples.lm, session.samples.mimi
         cells.append(
             [
                 str(format),
                 f"{model_bytes(format) / 1e6:.0f}",
-                f"{frame_bytes(configuration.files, codebooks) / 1e6:.0f}",
-                f"{row['ms_per_frame']:.0f}",
-                f"{row['lm_ms_per_frame']:.0f}",
-                f"{row['floor_ms']:.0f}",
+                f"{read / 1e6:.0f}",
+                f"{1e3 * median(map(sum, zip(lm, mimi, strict=True))):.0f}",
+                f"{1e3 * median(lm):.0f}",
+                f"{1e3 * read / bandwidth:.0f}",
             ]
         )
     headings = ["format", "model MB", "MB read/frame", "ms/frame", "models ms", "floor ms"]
     print("\n".join(format_table(headings, cells)))
+    print(f"\n{bandwidth / 1e9:.1f} GB/s read by {threads} threads")
 
 
-def _configurations(formats: Sequence[Format], folder: Path) -> Iterator[Configuration]:
-    for format in formats:
-        depth = None if format.depth_type == format.type else format.depth_type
-        path = synthetic_path(folder, SHAPE, format.type, depth)
-        if not path.exists():
-            make_synthetic(path, SHAPE, format.type, depth)
-        yield Configuration((path,), format.type, format.depth_type, batch=1)
+def _full_size(format: Format, folder: Path) -> Path:
+    depth = None if format.depth_type == format.type else format.depth_type
+    path = synthetic_path(folder, SHAPE, format.type, depth)
+    if not path.exists():
+        make_synthetic(path, SHAPE, format.type, depth)
+    return path
 
 
 def model_bytes(format: Format) -> int:

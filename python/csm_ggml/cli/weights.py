@@ -34,7 +34,7 @@ def add_type_arguments(
     if presets:
         group.add_argument(
             "--preset",
-            help="types that go well together: fast (q4_0), balanced (q4_0, depth decoder q8_0), "
+            help="types that go well together: fast (q4_0), balanced (q8_0, depth decoder q4_0), "
             "high (q8_0), exact (f32)",
         )
     parser.add_argument("--depth-type", help="of the depth decoder (default: as --type)")

@@ -3,8 +3,8 @@
 - Norms, biases, scales and rotary factors stay F32: they are tiny, and ggml's element-wise
   operations want it.
 - The matrices of the two language models are what a frame reads, so they get the asked type. The
-  depth decoder may have its own: it is read 31 times a frame, and it suffers first from coarse
-  formats.
+  depth decoder may have its own: it is read 31 times a frame, so that its format decides the time,
+  while the backbone's decides the first codebook, which holds the words.
 - Heads and the projection into the depth decoder stand between a layer and the codes, with no
   residual to soften their error: they are 4 % of what a frame reads and, at 4 bits, made half of
   the depth logits' error. They get no fewer than 8 bits.
@@ -79,7 +79,7 @@ class TypePolicy:
 
 QUANTIZATION_PRESETS = {
     "fast": TypePolicy("q4_0"),
-    "balanced": TypePolicy("q4_0", "q8_0"),
+    "balanced": TypePolicy("q8_0", "q4_0"),
     "high": TypePolicy("q8_0"),
     "exact": TypePolicy("f32"),
 }
