@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from csm_ggml import _core
 from csm_ggml.audio import load_audio, to_mono
+from csm_ggml.codec_probe import probe
 from csm_ggml.errors import ModelFormatError
 from csm_ggml.pool import Pool
 from csm_ggml.synthesis import Decoder
@@ -59,6 +61,12 @@ class Codec:
                 for start in range(0, len(array), DECODE_FRAMES)
             ]
         return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    @cached_property
+    def probed(self) -> tuple[float, ...]:
+        """What tells this codec from others; see `csm_ggml.codec_probe`."""
+        config = self._config
+        return probe(self.decode, int(config["csm.codebooks"]), int(config["mimi.codebook_size"]))
 
     def encode(
         self, samples: npt.ArrayLike | str | os.PathLike[str], sample_rate: int | None

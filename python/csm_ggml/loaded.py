@@ -179,6 +179,7 @@ class LoadedModel:
             self._prompts,
             self.encode,
             lambda: (self._short_name(), self.fingerprint),
+            lambda: self._codec.probed,
         )
 
     def _short_name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.codec_probe import same_codec
 from csm_ggml.errors import ContextLengthError
 from csm_ggml.generation import Request, check_fits
 from csm_ggml.options import (
@@ -55,6 +56,7 @@ class RequestBuilder:
         prompts: PromptBuilder,
         encode: Callable[..., npt.NDArray[np.int32]],
         fingerprint: Callable[[], tuple[str, str]],
+        codec: Callable[[], tuple[float, ...]],
     ) -> None:
         """Take what requests depend on.
 
@@ -64,11 +66,13 @@ class RequestBuilder:
             encode: `CSM.encode` of the model, for segments that have no codes yet.
             fingerprint: Name and fingerprint of the model; asked for when a voice holds keys and
                 values.
+            codec: The codec's answer to a probe; asked for when there is a voice.
         """
         self.prompts = prompts
         self._config = config
         self._encode = encode
         self._fingerprint = fingerprint
+        self._codec = codec
         self._prefixes = PrefixCache()
         self._frame_rate = config["mimi.sample_rate"] / config["mimi.frame_size"]
 
@@ -174,6 +178,7 @@ class RequestBuilder:
             codes=spoken.codes,
             sample_rate=int(self._config["mimi.sample_rate"]),
             frame_size=int(self._config["mimi.frame_size"]),
+            codec=self._codec(),
         )
 
     def voices(self, voices: Sequence[Voice]) -> tuple[tuple[SpokenSegment, ...], Prefix | None]:
@@ -181,7 +186,7 @@ class RequestBuilder:
 
         Raises:
             ValueError: If two voices have the same speaker, a voice is not of this kind of model,
-                or its cached prefix was made with another model.
+                was made with another codec, or its cached prefix with another model.
         """
         if not voices:
             return (), None
@@ -196,9 +201,24 @@ class RequestBuilder:
         for voice in voices:
             if voice.prefix is not None:
                 voice.prefix.check(*self._fingerprint(), voice=voice)
+            self._check_codec(voice)
         if len(voices) == 1 and voices[0].prefix is not None:
             data = voices[0].prefix.data
         return segments, self._prefixes.get(segments, self.prompts, data)
+
+    def _check_codec(self, voice: Voice) -> None:
+        frame = int(self._config["mimi.frame_size"]), int(self._config["mimi.sample_rate"])
+        if (voice.frame_size, voice.sample_rate) == frame and (
+            voice.codec is None or same_codec(voice.codec, self._codec())
+        ):
+            return
+        raise ValueError(
+            f"the voice of speaker {voice.speaker} was made with another codec "
+            f"({voice.frame_size} samples a frame, {voice.sample_rate} Hz) than that of "
+            f"{self._fingerprint()[0]} ({frame[0]}, {frame[1]} Hz), which has other sounds for its "
+            "codes; create the voice from its recording with this model (or use "
+            "voice.without_codec() if you know that the codes mean the same)"
+        )
 
     def context(
         self, segments: Sequence[Segment] | None, known: dict[int, SpokenSegment]

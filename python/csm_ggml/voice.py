@@ -68,6 +68,8 @@ class Voice:
         sample_rate: Samples per second of the codec that made them.
         frame_size: Samples in a frame.
         prefix: What one model makes of it, if it was asked for.
+        codec: The answer of the codec to a probe (csm_ggml.codec_probe), which tells it from
+            others; None if it is not known.
     """
 
     speaker: int
@@ -76,6 +78,7 @@ class Voice:
     sample_rate: int
     frame_size: int
     prefix: VoicePrefix | None = None
+    codec: tuple[float, ...] | None = None
 
     @property
     def duration(self) -> float:
@@ -102,6 +105,10 @@ class Voice:
     def without_prefix(self) -> Voice:
         """The same voice for any model of its kind."""
         return replace(self, prefix=None)
+
+    def without_codec(self) -> Voice:
+        """The same voice without what tells its codec, so that any is taken for the right one."""
+        return replace(self, codec=None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a voice file; the extension is .voice by custom.
@@ -134,6 +141,8 @@ class Voice:
             "sample_rate": self.sample_rate,
             "frame_size": self.frame_size,
         }
+        if self.codec is not None:
+            header["codec"] = self.codec
         if self.prefix is not None:
             header["prefix"] = {
                 "model": self.prefix.model,
@@ -189,6 +198,7 @@ def _read(content: bytes, at: int) -> Voice:
     if len(content) != end + (int(described["bytes"]) if described else 0):
         raise ValueError("its parts do not fill it")
     speaker = check_speaker(header["speaker"])
+    codec = header.get("codec")
     [turn] = parse_turns(header["transcript"], speaker=speaker)
     return Voice(
         speaker=speaker,
@@ -197,6 +207,7 @@ def _read(content: bytes, at: int) -> Voice:
         sample_rate=int(header["sample_rate"]),
         frame_size=int(header["frame_size"]),
         prefix=prefix,
+        codec=None if codec is None else tuple(float(value) for value in codec),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from checkpoints import write_llama_csm
 from csm_ggml import _core
 from csm_ggml.bench import runner
+from csm_ggml.bench.arrivals import LOAD, Arrival, draw_arrivals, serve
 from csm_ggml.bench.floor import dominant_types, frame_bytes
 from csm_ggml.bench.rows import make_row
 from csm_ggml.bench.runner import BenchmarkError, Configuration, Measured, measure
@@ -57,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     arguments = [*TINY, "--type", "f32,Q8_0", "--batch", "1,3", "--frames", "5", "--rounds", "2"]
-    arguments += ["--work-dir", str(tmp_path / "work"), "--contention"]
+    arguments += ["--work-dir", str(tmp_path / "work"), "--contention", "--arrivals"]
     assert main([*arguments, "--json", str(out)]) == 0
     printed, told = capsys.readouterr()
 
@@ -79,14 +80,18 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert all(value > 0 for value in numbers.values())
         assert row["ms_per_frame_min"] <= row["ms_per_frame"] <= row["ms_per_frame_max"]
         assert row["contention_ratio"] == row["contended_ms_per_frame"] / row["ms_per_frame"]
+        assert row["static_codes_per_second"] > 0
+        assert row["continuous_codes_per_second"] > 0
+        assert row["continuous_ratio"] > 0
+        assert 0 < row["continuous_occupancy"] <= 1
         assert row["floor_ms"] == pytest.approx(row["frame_mb"] / row["read_bandwidth_gbs"])
     assert document["machine"]["ggml"] == _core.ggml_version
     assert document["settings"]["model"] == "random weights, tiny"
 
     lines = printed.splitlines()
-    assert sum(line.startswith("| f32 ") for line in lines) == 4
-    assert sum(line.startswith("| q8_0 ") for line in lines) == 4
-    assert len({len(line) for line in lines if line.startswith("| f32 ")}) == 2
+    assert sum(line.startswith("| f32 ") for line in lines) == 6
+    assert sum(line.startswith("| q8_0 ") for line in lines) == 6
+    assert len({len(line) for line in lines if line.startswith("| f32 ")}) == 3
     rounds = [line for line in told.splitlines() if ": round " in line]
     assert len(rounds) == 8
     assert rounds[:4] == [line.replace("round 2", "round 1") for line in reversed(rounds[4:])]
@@ -160,6 +165,40 @@ def test_utterances_are_replaced_when_they_are_over(tiny: Path) -> None:
     assert len(samples.contended) == 3
 
 
+def test_arrivals_are_seeded_and_keep_the_slots_busy() -> None:
+    first, again = (draw_arrivals(4, 12.5, 0.08, seed=3) for _ in range(2))
+    assert first == again != draw_arrivals(4, 12.5, 0.08, seed=4)
+    assert [arrival.after for arrival in first[:4]] == [0, 0, 0, 0]
+    assert all(12 <= arrival.frames <= 75 for arrival in first[4:])
+    # 4 slots serve a request of 3.5 s of speech in 43.75 frames of 80 ms: 1.14 in a second.
+    many = draw_arrivals(400, 12.5, 0.08, seed=3)
+    assert all(1 <= arrival.frames <= 75 for arrival in many)
+    rate = (len(many) - 400) / many[-1].after
+    assert rate == pytest.approx(LOAD * 400 / (43.75 * 0.08), rel=0.1)
+
+
+def test_requests_are_served_as_they_come(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session([tiny], device="cpu", threads=1, batch=2)
+    taken: list[list[int]] = []
+    step = session.frame
+
+    def frame(slots: list[int]) -> Any:
+        taken.append(slots)
+        return step(slots)
+
+    monkeypatch.setattr(session, "frame", frame)
+    lengths = (2, 5, 3, 1)
+    codes, seconds, occupancy = serve(session, [Arrival(0, n) for n in lengths])
+    # The third takes the slot of the first, the fourth is the last to get one, after five frames.
+    assert [sorted(slots) for slots in taken] == [[0, 1]] * 5
+    assert (codes, occupancy) == (5 * 2 * session.codebooks, 1)
+    assert seconds > 0
+    # All slots are free again; one request arrives late.
+    codes, seconds, occupancy = serve(session, [Arrival(0, 1), Arrival(0.05, 1)])
+    assert (codes, occupancy) == (session.codebooks, 0.5)
+    assert seconds >= 0.05
+
+
 def test_no_room_for_speech(tmp_path: Path) -> None:
     make_random(
         tmp_path / "short.gguf",
@@ -195,6 +234,9 @@ def test_what_the_numbers_mean() -> None:
         first_audio=[0.3],
         context_row=[0.005],
         mimi_chunk=[0.003],
+        static_rate=[1000.0, 500.0, 800.0],
+        continuous_rate=[900.0, 400.0, 760.0],
+        occupancy=[1.0, 0.9, 0.95],
     )
     row = make_row(Measured(configuration(batch=4), timings, [30e9, 40e9, 50e9]))
     # Frames of 68, 82, 90 and 510 ms, and 250 ms of prompt spread over 125 frames.
@@ -211,6 +253,10 @@ def test_what_the_numbers_mean() -> None:
     assert row["floor_ms"] == pytest.approx(50)
     assert row["encode_ms_per_frame"] is None
     assert row["contention_ratio"] is None
+    assert row["static_codes_per_second"] == 800
+    assert row["continuous_codes_per_second"] == 760
+    assert row["continuous_ratio"] == 0.9
+    assert row["continuous_occupancy"] == 0.95
 
 
 def test_off_the_cpu_there_is_no_floor() -> None:
@@ -219,6 +265,7 @@ def test_off_the_cpu_there_is_no_floor() -> None:
     row = make_row(Measured(configuration(), elsewhere, [40e9]))
     assert row["floor_ms"] is None
     assert row["read_bandwidth_gbs"] is None
+    assert row["continuous_ratio"] is None
 
 
 def test_configurations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

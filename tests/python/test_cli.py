@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from csm_ggml import CSM
 from csm_ggml.cli import main
-from csm_ggml.convert import make_random
+from csm_ggml.convert import QUANTIZATION_PRESETS, make_random
 
 MODEL = ["--device", "cpu", "--threads", "1"]
 
@@ -282,6 +282,26 @@ def test_making_and_quantizing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "q8_0" in lines[-1]
     assert Path("b.gguf").stat().st_size < Path("a.gguf").stat().st_size
     assert main(["speak", "-q", "Hi.", "-m", "b.gguf", *MODEL, "--max-frames", "2"]) == 0
+
+
+@pytest.mark.parametrize("command", ["convert", "quantize"])
+def test_presets_are_listed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, policy in QUANTIZATION_PRESETS.items():
+        mixed = policy.depth_type != policy.type
+        types = policy.type + (f", depth decoder {policy.depth_type}" if mixed else "")
+        assert f"{name} ({types})" in shown
+
+
+def test_quantizing_with_a_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["make-random", "-o", "a.gguf"]) == 0
+    assert main(["quantize", "a.gguf", "b.gguf", "--preset", "high", "--type", "q4_0"]) == 2
+    assert "--type: not allowed with argument --preset" in capsys.readouterr().err
+    assert main(["quantize", "a.gguf", "b.gguf"]) == 2
+    assert "one of the arguments --type --preset is required" in capsys.readouterr().err
+    assert main(["quantize", "a.gguf", "b.gguf", "--preset", "balanced"]) == 0
+    assert "q8_0" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_doctor(tmp_path: Path) -> None:

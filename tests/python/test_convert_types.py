@@ -9,7 +9,13 @@ import gguf
 import numpy as np
 import pytest
 from csm_ggml import ModelFormatError
-from csm_ggml.convert import WEIGHT_TYPES, convert, make_random, quantize_file
+from csm_ggml.convert import (
+    QUANTIZATION_PRESETS,
+    WEIGHT_TYPES,
+    convert,
+    make_random,
+    quantize_file,
+)
 from csm_ggml.convert import types as number_types
 
 # widths that every format's block divides, at a size that is quantized in no time
@@ -136,6 +142,31 @@ def test_tensors_that_keep_their_type_keep_their_bytes(divisible: Path, tmp_path
     assert after["backbone.blk.0.attn_q.weight"] == before["backbone.blk.0.attn_q.weight"]
     assert after["depth.blk.0.attn_q.weight"][0] == "f16"
     assert other.notes == ("made from q8_0 weights: their loss stays; a float source gives more",)
+
+
+@pytest.mark.parametrize("preset", QUANTIZATION_PRESETS)
+def test_a_preset_is_the_types_it_stands_for(
+    preset: str, source: Path, divisible: Path, tmp_path: Path
+) -> None:
+    policy = QUANTIZATION_PRESETS[preset]
+    for make, made in ((convert, source), (quantize_file, divisible)):
+        short = make(made, tmp_path / "short.gguf", preset=preset, codec_type="f16").path
+        types = {"type": policy.type, "depth_type": policy.depth_type, "codec_type": "f16"}
+        long = make(made, tmp_path / "long.gguf", **types).path
+        assert short.read_bytes() == long.read_bytes()
+
+
+def test_a_preset_beside_types(source: Path, divisible: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    with pytest.raises(ValueError, match=r"preset='slow': expected one of fast, .*exact"):
+        convert(source, out, preset="slow")
+    with pytest.raises(ValueError, match=r"preset='fast' says the types .* already: leave out"):
+        convert(source, out, preset="fast", type="q8_0")
+    with pytest.raises(ValueError, match=r"preset='fast' says the types .* already: leave out"):
+        quantize_file(divisible, out, depth_type="q8_0", preset="fast")
+    with pytest.raises(ValueError, match="expected a type, such as 'q8_0', or a preset: fast, "):
+        quantize_file(divisible, out)
+    assert not out.exists()
 
 
 def test_unknown_type(source: Path, tmp_path: Path) -> None:

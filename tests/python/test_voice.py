@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import CSM, ContextLengthError, Segment, Voice, VoiceFileError, _core
-from csm_ggml.convert import make_random
+from csm_ggml.codec_probe import probe, same_codec
+from csm_ggml.convert import make_random, quantize_file
 from csm_ggml.prefix import KEEP, PrefixCache
 from csm_ggml.prompt import SpokenSegment
 from csm_ggml.text import Turn
@@ -135,7 +136,7 @@ def test_a_file_with_its_prefix(csm: CSM, path: Path, sound: np.ndarray, tmp_pat
     wanted = csm.generate_codes("[3]Hi.", context=segments(voice), **GREEDY)
     assert np.array_equal(audio.codes, wanted)
     voice.without_prefix().save(tmp_path / "small.voice")
-    assert (tmp_path / "small.voice").stat().st_size < 500 < (tmp_path / "x.voice").stat().st_size
+    assert (tmp_path / "small.voice").stat().st_size < 1000 < (tmp_path / "x.voice").stat().st_size
 
 
 def test_a_prefix_of_another_model_is_refused(csm: CSM, other: CSM, sound: np.ndarray) -> None:
@@ -143,8 +144,53 @@ def test_a_prefix_of_another_model_is_refused(csm: CSM, other: CSM, sound: np.nd
     message = rf"made with the model tiny\.gguf \(fingerprint {csm.fingerprint}\), but this is "
     with pytest.raises(ValueError, match=message + rf"other\.gguf .* {other.fingerprint}\)"):
         other.generate("Hi.", voice=voice)
-    codes = other.generate_codes("Hi.", voice=voice.without_prefix(), **GREEDY)
+    plain = voice.without_prefix().without_codec()
+    codes = other.generate_codes("Hi.", voice=plain, **GREEDY)
     assert np.array_equal(codes, other.generate_codes("Hi.", context=segments(voice), **GREEDY))
+
+
+def test_a_voice_of_another_codec_is_refused(
+    csm: CSM, other: CSM, voice: Voice, path: Path, tmp_path: Path
+) -> None:
+    """Its codes would be other sounds. The same codec in other number formats is the same."""
+    voice.save(tmp_path / "x.voice")
+    for same in (voice, Voice.load(tmp_path / "x.voice"), tmp_path / "x.voice"):
+        csm.generate("Hi.", voice=same, **GREEDY)
+        with pytest.raises(
+            ValueError, match=r"speaker 3 was made with another codec .* other\.gguf"
+        ):
+            other.generate("Hi.", voice=same)
+    with pytest.raises(ValueError, match="another codec"):
+        other.conversation(voice=voice)
+    slower = replace(voice, sample_rate=16000, codec=None)
+    with pytest.raises(ValueError, match=r"\(1920 samples a frame, 16000 Hz\) than .* 24000 Hz\)"):
+        csm.generate("Hi.", voice=slower)
+    quantized = quantize_file(path, tmp_path / "q.gguf", "q8_0", codec_type="f16", progress=False)
+    again = CSM.from_pretrained(quantized.path, device="cpu", threads=1)
+    assert again.fingerprint != csm.fingerprint
+    again.generate("Hi.", voice=voice, **GREEDY)
+    csm.generate("Hi.", voice=again.create_voice(csm.decode(voice.codes), "Hi."), **GREEDY)
+
+
+def test_probes() -> None:
+    random = np.random.default_rng(0)
+    one, other = (tuple(random.standard_normal(32)) for _ in range(2))
+    near = tuple(value + 0.03 for value in one)
+    assert same_codec(one, one) and same_codec(one, near)
+    assert not same_codec(one, other)
+    assert not same_codec(one, one[:-1])
+    assert not same_codec(one, (0.0,) * 32) and same_codec((0.0,) * 32, (0.0,) * 32)
+    assert probe(lambda codes: np.zeros(10, np.float32), 8, 128) == (0.0,) * 32
+
+
+def test_a_voice_that_does_not_tell_its_codec(csm: CSM, other: CSM, voice: Voice) -> None:
+    """Files of before, and codes from elsewhere."""
+    plain = Voice.from_bytes(voice.without_codec().to_bytes())
+    assert plain.codec is None
+    for model in (csm, other):
+        codes = model.generate_codes("Hi.", voice=plain, **GREEDY)
+        wanted = model.generate_codes("[3]Hi.", context=segments(voice), **GREEDY)
+        assert np.array_equal(codes, wanted)
 
 
 def test_a_voice_of_another_kind_of_model_is_refused(csm: CSM, voice: Voice) -> None:

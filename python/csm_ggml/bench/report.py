@@ -24,6 +24,13 @@ _CONTENTION: list[_Column] = [
     ("contended ms", "contended_ms_per_frame", ".1f"),
     ("ratio", "contention_ratio", ".2f"),
 ]
+_ARRIVALS: list[_Column] = [
+    ("batch", "batch", "d"),
+    ("static codes/s", "static_codes_per_second", ".0f"),
+    ("continuous codes/s", "continuous_codes_per_second", ".0f"),
+    ("ratio", "continuous_ratio", ".2f"),
+    ("slots taken", "continuous_occupancy", ".2f"),
+]
 _PARTS: list[_Column] = [
     ("batch", "batch", "d"),
     ("prefill rows/s", "prefill_rows_per_second", ".0f"),
@@ -66,6 +73,13 @@ def format_report(document: dict[str, Any]) -> str:
         "",
         *_table(_PARTS, rows),
     ]
+    if settings["arrivals"]:
+        lines += [
+            "",
+            "Continuous batching: medians; requests of 1 to 6 seconds join and leave at any time",
+            "",
+            *_table(_ARRIVALS, rows),
+        ]
     return "\n".join(lines)
 
 

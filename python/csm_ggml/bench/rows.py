@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from csm_ggml.bench.runner import Measured
-from csm_ggml.bench.session import UTTERANCE_SECONDS
+from csm_ggml.bench.session import UTTERANCE_SECONDS, Samples
 
 
 def make_row(measured: Measured) -> dict[str, Any]:
@@ -31,6 +31,10 @@ def make_row(measured: Measured) -> dict[str, Any]:
         floor_ms: What reading these weights takes.
         contended_ms_per_frame, contention_ratio: While another process keeps a core busy, and how
             many times that is the quiet time.
+        static_codes_per_second, continuous_codes_per_second, continuous_ratio: Of a batch that
+            stays, and while requests of random lengths join and leave at random times; the second
+            over the first, of each turn.
+        continuous_occupancy: Mean share of the slots that were taken then.
     """
     result = measured.result
     samples = result.samples
@@ -64,7 +68,18 @@ def make_row(measured: Measured) -> dict[str, Any]:
     contended = _milliseconds([seconds + prompt for seconds in samples.contended])
     row["contended_ms_per_frame"] = contended
     row["contention_ratio"] = None if contended is None else contended / row["ms_per_frame"]
-    return row
+    return row | _arrivals(samples)
+
+
+def _arrivals(samples: Samples) -> dict[str, float | None]:
+    both = zip(samples.continuous_rate, samples.static_rate, strict=True)
+    values = {
+        "static_codes_per_second": samples.static_rate,
+        "continuous_codes_per_second": samples.continuous_rate,
+        "continuous_ratio": [continuous / static for continuous, static in both],
+        "continuous_occupancy": samples.occupancy,
+    }
+    return {key: median(found) if found else None for key, found in values.items()}
 
 
 _BANDWIDTH_KEYS = (

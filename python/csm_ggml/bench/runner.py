@@ -79,6 +79,7 @@ def measure(
     frames: int,
     rounds: int,
     contention: bool = False,
+    arrivals: bool = False,
     on_start: Callable[[int, Configuration], None] = lambda number, configuration: None,
 ) -> list[Measured]:
     """Time configurations in `rounds` turns, every other turn in reverse.
@@ -90,6 +91,7 @@ def measure(
         frames: To time for each configuration, in all turns together.
         rounds: Turns; no more than there are frames are taken.
         contention: Whether to time as many frames again while a process keeps a core busy.
+        arrivals: Whether to time requests that come and go, too; each turn has others.
         on_start: Called with the number of the turn and what is measured next.
 
     Returns:
@@ -112,6 +114,7 @@ def measure(
                 batch=configuration.batch,
                 frames=share,
                 contention=contention,
+                arrivals=turn if arrivals else None,
             )
             try:
                 result, bandwidth = _run(job)

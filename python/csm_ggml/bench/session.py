@@ -38,6 +38,9 @@ class Samples:
         mimi_chunk: The codec for one frame, 25 at a time.
         encode: The codec's encoder for one frame, 25 at a time.
         contended: lm + mimi while another process keeps a core busy.
+        static_rate: Codes per second, not seconds, of a batch that stays; one for each turn.
+        continuous_rate: The same while utterances join and leave at any time.
+        occupancy: Mean share of the slots that were taken then.
     """
 
     lm: list[float] = field(default_factory=list)
@@ -48,6 +51,9 @@ class Samples:
     mimi_chunk: list[float] = field(default_factory=list)
     encode: list[float] = field(default_factory=list)
     contended: list[float] = field(default_factory=list)
+    static_rate: list[float] = field(default_factory=list)
+    continuous_rate: list[float] = field(default_factory=list)
+    occupancy: list[float] = field(default_factory=list)
 
     def extend(self, other: Samples) -> None:
         """Append another's."""
@@ -61,6 +67,8 @@ class Session:
     Attributes:
         model: The loaded weights.
         batch: Utterances that run side by side.
+        codebooks: Codes in a frame.
+        frame_rate: Frames per second of speech.
         samples: What has been measured.
     """
 
@@ -77,7 +85,7 @@ class Session:
         self.model = _core.Model([str(path) for path in files], device=device, threads=threads)
         config = self.model.config
         self.batch = batch
-        self._codebooks = int(config["csm.codebooks"])
+        self.codebooks = int(config["csm.codebooks"])
         self._codes = int(config["mimi.codebook_size"])
         self._text_vocab = int(config["csm.text_vocab_size"])
         self._frame_size = int(config["mimi.frame_size"])
@@ -113,27 +121,42 @@ class Session:
         self.samples.extend(samples)
 
     def _speak_utterances(self, frames: int, samples: Samples) -> None:
-        text, audio = self._text_rows(PROMPT_ROWS)
-        sampling = Sampling().as_dict()
-        slots = [self._engine.open(seed=seed, **sampling) for seed in range(self.batch)]
-        self._decoder.reset()
         started = time.perf_counter()
-        for slot in slots:
-            self._engine.append(slot, text, audio)
+        slots = [self.begin(seed) for seed in range(self.batch)]
         prompted = time.perf_counter()
         samples.prompt.append(prompted - started)
         for frame in range(frames):
             before = time.perf_counter()
-            codes, _ = self._engine.step(slots)
+            codes = self.frame(slots)
             stepped = time.perf_counter()
-            self._decoder.decode(codes[:, np.newaxis], range(self.batch))
+            self.sound(slots, codes)
             after = time.perf_counter()
             samples.lm.append(stepped - before)
             samples.mimi.append(after - stepped)
             if frame == 0:
                 samples.first_audio.append(after - started)
         for slot in slots:
-            self._engine.close(slot)
+            self.end(slot)
+
+    def begin(self, seed: int) -> int:
+        """Give a short prompt to a free slot, and return its number."""
+        slot = self._engine.open(seed=seed, **Sampling().as_dict())
+        self._decoder.reset(slot)
+        self._engine.append(slot, *self._text_rows(PROMPT_ROWS))
+        return slot
+
+    def frame(self, slots: list[int]) -> npt.NDArray[np.int32]:
+        """The next frame of each of these slots: (slots, codebooks) codes."""
+        codes, _ = self._engine.step(slots)
+        return codes
+
+    def sound(self, slots: list[int], codes: npt.NDArray[np.int32]) -> None:
+        """Decode a frame of each of these slots."""
+        self._decoder.decode(codes[:, np.newaxis], slots)
+
+    def end(self, slot: int) -> None:
+        """Free a slot."""
+        self._engine.close(slot)
 
     def read_context(self) -> None:
         """Time a long prompt of audio rows, such as a reference voice is."""
@@ -171,7 +194,7 @@ class Session:
 
     def _text_rows(self, rows: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         ids = self._random.integers(0, self._text_vocab, rows, np.int32)
-        return ids, np.zeros((rows, self._codebooks), np.int32)
+        return ids, np.zeros((rows, self.codebooks), np.int32)
 
     def _draw_codes(self, frames: int) -> npt.NDArray[np.int32]:
-        return self._random.integers(0, self._codes, (frames, self._codebooks), np.int32)
+        return self._random.integers(0, self._codes, (frames, self.codebooks), np.int32)

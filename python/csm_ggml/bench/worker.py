@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from csm_ggml.bench.arrivals import compare_with_static
 from csm_ggml.bench.floor import frame_bytes
 from csm_ggml.bench.machine import peak_memory
 from csm_ggml.bench.session import Samples, Session
@@ -32,6 +33,7 @@ class Job:
         batch: Utterances side by side.
         frames: To time.
         contention: Whether to time as many again while another process keeps a core busy.
+        arrivals: Seed of requests that come and go, which are timed, too; None for none.
     """
 
     files: list[str]
@@ -40,6 +42,7 @@ class Job:
     batch: int
     frames: int
     contention: bool
+    arrivals: int | None
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,15 @@ def _measure(job: Job) -> Result:
         _ask("busy")
         session.speak(job.frames, contended=True)
         _ask("quiet")
-    codebooks = int(model.config["csm.codebooks"])
+    if job.arrivals is not None:
+        compare_with_static(session, job.frames, job.arrivals)
     return Result(
         device=model.device,
         on_cpu=types.get(model.device) == "cpu",
         threads=model.threads,
-        codebooks=codebooks,
+        codebooks=session.codebooks,
         frame_rate=session.frame_rate,
-        frame_bytes=frame_bytes(files, codebooks),
+        frame_bytes=frame_bytes(files, session.codebooks),
         peak_bytes=peak,
         samples=session.samples,
     )

@@ -69,6 +69,11 @@ def add_parser(commands: Subparsers[Any]) -> None:
         action="store_true",
         help="also measure while another process keeps one core busy",
     )
+    parser.add_argument(
+        "--arrivals",
+        action="store_true",
+        help="also measure while requests of random lengths join and leave at random times",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results here, too")
     parser.add_argument(
         "--plot", metavar="FILE", help="draw codes per second and real-time factor: .png, .svg, ..."
@@ -102,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
         frames=args.frames,
         rounds=args.rounds,
         contention=args.contention,
+        arrivals=args.arrivals,
         on_start=lambda turn, what: tell(
             f"round {turn + 1} of {min(args.rounds, args.frames)}: {what}"
         ),
@@ -116,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
             "frames": args.frames,
             "rounds": min(args.rounds, args.frames),
             "contention": args.contention,
+            "arrivals": args.arrivals,
             "started": started.isoformat(timespec="seconds"),
             "load_average_before": load,
             "load_average_after": machine.load_average(),

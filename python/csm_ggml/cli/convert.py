@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
         args.source[0] if len(args.source) == 1 else args.source,
         args.output,
         type=args.type,
+        preset=args.preset,
         mimi=args.mimi,
         tokenizer=args.tokenizer,
         depth_type=args.depth_type,

@@ -20,7 +20,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "--preset", default="tiny", help="tiny or csm-1b, for the sizes (default: %(default)s)"
     )
     parser.add_argument("-o", "--output", required=True, help="the .gguf file to write")
-    add_type_arguments(parser, default="f32")
+    add_type_arguments(parser, default="f32", presets=False)
     parser.add_argument(
         "--seed",
         type=int,

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
         args.output,
         args.type,
         args.depth_type,
+        preset=args.preset,
         codec_type=args.codec_type,
     )
     tell_report(report)

@@ -11,7 +11,7 @@ from csm_ggml._core import ModelFormatError
 from .checkpoint import Checkpoint
 from .config import from_metadata, to_metadata
 from .layout import ENCODER_PREFIXES, expected
-from .policy import TypePolicy
+from .policy import TypePolicy, choose_policy
 from .readers import Origin, open_origin
 from .sources import Kind, PathLike, open_file
 from .tensors import plain
@@ -23,7 +23,8 @@ def convert(
     source: PathLike | Sequence[PathLike],
     output: PathLike,
     *,
-    type: str = "f16",
+    type: str | None = None,
+    preset: str | None = None,
     mimi: PathLike | None = None,
     tokenizer: PathLike | None = None,
     depth_type: str | None = None,
@@ -40,7 +41,9 @@ def convert(
     Args:
         source: a safetensors file, a folder, the backbone file of a GGUF trio, or several files.
         output: the GGUF file to write; one that exists is replaced when the new one is complete.
-        type: ggml type of the language models' matrices, such as `f16`, `q8_0`, `q4_k`.
+        type: ggml type of the language models' matrices, such as `f16`, `q8_0`, `q4_k`; `f16`
+            if left out.
+        preset: `fast`, `balanced`, `high` or `exact` in place of `type` and `depth_type`.
         mimi: file or folder of the codec, in Kyutai's or transformers' naming; needed where the
             source has none.
         tokenizer: a `tokenizer.json` or its folder; needed where the source has none.
@@ -53,13 +56,15 @@ def convert(
         What was written, with notes on assumptions and on formats that did not fit.
 
     Raises:
-        ValueError: a type is unknown, or the output is one of the inputs.
+        ValueError: a type or preset is unknown, both are given, or the output is one of the inputs.
         FileNotFoundError: a path does not exist.
         ModelFormatError: the source is of no known kind, damaged, incomplete, or has features the
             engine lacks.
         OSError: the file cannot be written.
     """
-    policy = TypePolicy(type, depth_type, codec_type)
+    if preset is None and type is None:
+        type = "f16"
+    policy = choose_policy(preset, type, depth_type, codec_type)
     origin = open_origin(source, mimi, tokenizer)
     if name is None and isinstance(source, str | Path):
         whole = Path(source).resolve()
@@ -70,9 +75,10 @@ def convert(
 def quantize_file(
     source: PathLike,
     output: PathLike,
-    type: str,
+    type: str | None = None,
     depth_type: str | None = None,
     *,
+    preset: str | None = None,
     codec_type: str = "f32",
     progress: bool = True,
 ) -> Report:
@@ -83,16 +89,18 @@ def quantize_file(
         output: the file to write.
         type: ggml type of the language models' matrices.
         depth_type: ggml type of the depth decoder if it shall differ from `type`.
+        preset: `fast`, `balanced`, `high` or `exact` in place of the two.
         codec_type: `f32` or `f16`.
         progress: show a bar while writing, if stderr is a terminal.
 
     Raises:
-        ValueError: a type is unknown, or the output is the input.
+        ValueError: a type or preset is unknown, both or neither are given, or the output is the
+            input.
         FileNotFoundError: a path does not exist.
         ModelFormatError: the source is not one of our files, or damaged.
         OSError: the file cannot be written.
     """
-    policy = TypePolicy(type, depth_type, codec_type)
+    policy = choose_policy(preset, type, depth_type, codec_type)
     file = open_file(Path(source))
     where = str(file.path)
     if file.kind is not Kind.OWN:

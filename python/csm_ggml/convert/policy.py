@@ -3,8 +3,8 @@
 - Norms, biases, scales and rotary factors stay F32: they are tiny, and ggml's element-wise
   operations want it.
 - The matrices of the two language models are what a frame reads, so they get the asked type. The
-  depth decoder may have its own: it is read 31 times a frame, and it suffers first from coarse
-  formats.
+  depth decoder may have its own: it is read 31 times a frame, so that its format decides the time,
+  while the backbone's decides the first codebook, which holds the words.
 - Heads and the projection into the depth decoder stand between a layer and the codes, with no
   residual to soften their error: they are 4 % of what a frame reads and, at 4 bits, made half of
   the depth logits' error. They get no fewer than 8 bits.
@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import types
 from .layout import Role, Spec
@@ -75,6 +75,44 @@ class TypePolicy:
         if role in (Role.BACKBONE_HEAD, Role.DEPTH_HEAD) and asked not in types.FLOAT_TYPES:
             return "q8_0"
         return asked
+
+
+QUANTIZATION_PRESETS = {
+    "fast": TypePolicy("q4_0"),
+    "balanced": TypePolicy("q8_0", "q4_0"),
+    "high": TypePolicy("q8_0"),
+    "exact": TypePolicy("f32"),
+}
+"""From the quickest to the one that changes nothing; docs/QUANTIZATION.md has the figures."""
+
+
+def choose_policy(
+    preset: str | None, type: str | None, depth_type: str | None, codec_type: str
+) -> TypePolicy:
+    """The policy of a preset, or of formats that are named one by one.
+
+    Args:
+        preset: a name in `QUANTIZATION_PRESETS`, or None.
+        type: as in `TypePolicy`; None with a preset.
+        depth_type: as in `TypePolicy`; None with a preset.
+        codec_type: as in `TypePolicy`, with a preset, too.
+
+    Raises:
+        ValueError: the preset is unknown, there is a type beside it, or neither is given.
+    """
+    names = ", ".join(QUANTIZATION_PRESETS)
+    if preset is None:
+        if type is None:
+            raise ValueError(f"expected a type, such as 'q8_0', or a preset: {names}")
+        return TypePolicy(type, depth_type, codec_type)
+    if preset not in QUANTIZATION_PRESETS:
+        raise ValueError(f"preset={preset!r}: expected one of {names}")
+    if type is not None or depth_type is not None:
+        raise ValueError(
+            f"preset={preset!r} says the types of the language models already: leave out type "
+            "and depth_type, or the preset"
+        )
+    return replace(QUANTIZATION_PRESETS[preset], codec_type=codec_type)
 
 
 def _note(reason: str, names: list[str]) -> str:
