@@ -22,7 +22,7 @@ from reference.recipes import WIDE
 
 Load = Callable[..., _core.Model]
 
-TYPES = ("f16", "q8_0", "q6_k", "q4_0", "iq4_nl")
+TYPES = ("f16", "bf16", "q8_0", "q6_k", "q4_k", "q4_0", "q2_k", "iq4_nl")
 FRAMES = 3
 UTTERANCES = 4
 
