@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,11 +23,8 @@ CACHE_VARIABLE = "CSM_GGML_CACHE"
 _CSM_1B_REPOSITORY = "ggml-org/sesame-csm-1b-GGUF"
 _CSM_1B_FILES = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")
 
-# The trained demo voice, where the package carries one.
+# Trained for this package; docs/DEMO_VOICE.md says what it is.
 _PACKAGED_DEMO = Path(__file__).parent / "data" / "demo.gguf"
-# The number rises when the random checkpoint changes, so that an old one in the cache is not taken
-# for it.
-_RANDOM_DEMO = "demo-random-1.gguf"
 
 _TRIO_ROLES = ("backbone", "decoder", "mimi")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/.+\.gguf)?")
@@ -79,7 +75,7 @@ def resolve(
     name = os.fspath(name_or_path)
     hub = _Hub(revision, local_files_only, cache_dir, token)
     if name == DEMO:
-        return _demo(cache_dir)
+        return ModelFiles(DEMO, (_PACKAGED_DEMO,), "a tiny voice to try things out with")
     if name == CSM_1B:
         files = hub.files(_CSM_1B_REPOSITORY, _CSM_1B_FILES)
         return ModelFiles(name, files, f"Sesame's CSM-1B, {_CSM_1B_REPOSITORY}")
@@ -107,24 +103,6 @@ def user_cache() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "csm-ggml"
-
-
-def _demo(cache_dir: str | os.PathLike[str] | None) -> ModelFiles:
-    if _PACKAGED_DEMO.exists():
-        return ModelFiles(DEMO, (_PACKAGED_DEMO,), "a small voice for trying things out")
-    note = "random weights: it makes noise, not speech"
-    folder = Path(cache_dir) if cache_dir is not None else user_cache()
-    path = folder / _RANDOM_DEMO
-    if not path.exists():
-        from csm_ggml.convert import make_random
-
-        folder.mkdir(parents=True, exist_ok=True)
-        # Written beside and moved in one step: another process may be doing the same.
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            made = Path(work) / path.name
-            make_random(made, preset="tiny", type="f32", seed=0)
-            made.replace(path)
-    return ModelFiles(DEMO, (path,), note)
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:

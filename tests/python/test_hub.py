@@ -190,20 +190,10 @@ def test_what_the_hub_says(fake: FakeHub, raised: Exception, message: str) -> No
         hub.resolve("me/one/voice.gguf")
 
 
-def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CSM_GGML_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub, "_PACKAGED_DEMO", tmp_path / "packaged.gguf")
-    first = hub.resolve("demo")
-    assert "noise" in first.note
-    (path,) = first.paths
-    assert path.parent == tmp_path / "cache"
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    before = path.stat().st_mtime_ns
-    assert hub.resolve("demo") == first
-    assert path.stat().st_mtime_ns == before
-
-    (tmp_path / "packaged.gguf").touch()
-    assert hub.resolve("demo").paths == (tmp_path / "packaged.gguf",)
+def test_the_demo_is_in_the_package() -> None:
+    (path,) = hub.resolve("demo").paths
+    assert path.parent.parent == Path(hub.__file__).parent
+    assert path.is_file()
 
 
 def test_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
