@@ -205,6 +205,8 @@ def test_ctrl_c_in_a_process(model: str) -> None:
         ],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell starts what runs in its background with Ctrl-C ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdin is not None
     assert process.stderr is not None
