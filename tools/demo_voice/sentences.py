@@ -1,7 +1,7 @@
 """Sentences for the evaluation. None is in the corpus, and corpus.py never sees this file.
 
-`TUNING` is for choosing checkpoints and sampling defaults; `FINAL` is looked at once, for the
-figure in the README.
+`TUNING` is for choosing checkpoints and sampling defaults; `FINAL` is for the figure that is
+published, and nothing is chosen by it.
 """
 
 TUNING = """
