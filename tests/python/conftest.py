@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from csm_ggml import _core
-from csm_ggml.convert import convert
+from csm_ggml.convert import convert, make_random
 from reference import expected as expectations
 from reference.checkpoint import write_checkpoint
 from reference.expected import Expected
@@ -119,3 +119,11 @@ def expected(
 ) -> Expected:
     """What the reference says of the recipe: from the committed fixture, and computed now."""
     return expected_of(request.param, recipe.name)
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint of random weights, in F32."""
+    out = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
+    return out

@@ -21,13 +21,6 @@ TEXT = "[0]Hello there."
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return out
-
-
-@pytest.fixture(scope="module")
 def csm(path: Path) -> CSM:
     return CSM.from_pretrained(path, device="cpu", threads=1)
 

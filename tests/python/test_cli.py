@@ -15,16 +15,14 @@ import pytest
 import soundfile
 from csm_ggml import CSM
 from csm_ggml.cli import main
-from csm_ggml.convert import QUANTIZATION_PRESETS, make_random
+from csm_ggml.convert import QUANTIZATION_PRESETS
 
 MODEL = ["--device", "cpu", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return str(out)
+def model(path: Path) -> str:
+    return str(path)
 
 
 @pytest.fixture(autouse=True)

@@ -13,16 +13,8 @@ import pytest
 import soundfile
 from csm_ggml import CSM, LongForm, Voice
 from csm_ggml.cli import main
-from csm_ggml.convert import make_random
 
 LONG = "This is a sentence of some length, and it is followed by another one. " * 10
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio, Segment, Voice
-from csm_ggml.convert import make_random
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_frames": 8}
 LINES = ["[0]How are you?", "[1]Fine, thanks!", "[0]Good.", "[1]And you? [0]Well."]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return out
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio
-from csm_ggml.convert import make_random
 from csm_ggml.generation import Request, generate_frames, spoken_codes
 from csm_ggml.options import Length, Sampling
 from csm_ggml.pool import Pool
@@ -183,10 +183,8 @@ def test_codes_alone(prompts: PromptBuilder) -> None:
 
 
 @pytest.fixture(scope="module")
-def csm(tmp_path_factory: pytest.TempPathFactory) -> CSM:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return CSM.from_pretrained(out, device="cpu", threads=1)
+def csm(path: Path) -> CSM:
+    return CSM.from_pretrained(path, device="cpu", threads=1)
 
 
 def test_silence_of_real_samples(csm: CSM) -> None:

@@ -21,13 +21,6 @@ DRAWN: dict[str, Any] = {"seed": 3, "max_frames": 8}
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return out
-
-
-@pytest.fixture(scope="module")
 def other(path: Path) -> CSM:
     out = path.with_name("other.gguf")
     make_random(out, preset="tiny", type="f32", seed=1, progress=False)

@@ -7,17 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import CSM, Audio
-from csm_ggml.convert import make_random
 
 OPTIONS: dict[str, Any] = {"seed": 1, "max_frames": 5}
 TEXT = "[0]One. [1]Two."
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("model") / "tiny.gguf"
-    make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return out
 
 
 @pytest.fixture
