@@ -26,8 +26,8 @@ from csm_ggml.convert import PRESETS, convert, quantize_file
 from csm_ggml.convert.layout import expected
 from csm_ggml.convert.policy import TypePolicy
 from csm_ggml.convert.types import row_bytes
-from csm_ggml.hub import user_cache
-from csm_ggml.threads import default_threads
+from csm_ggml.loading.hub import user_cache
+from csm_ggml.loading.threads import default_threads
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "python"))

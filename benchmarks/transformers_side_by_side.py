@@ -21,12 +21,12 @@ from csm_ggml.bench import machine
 from csm_ggml.bench.report import format_table
 from csm_ggml.bench.session import PROMPT_ROWS, Session
 from csm_ggml.bench.synthetic import make_synthetic, synthetic_path
-from csm_ggml.codec import DECODE_FRAMES
 from csm_ggml.convert import PRESETS
 from csm_ggml.convert.config import MimiConfig, ModelConfig, TransformerConfig
-from csm_ggml.hub import user_cache
-from csm_ggml.options import Sampling
-from csm_ggml.threads import default_threads
+from csm_ggml.loading.codec import DECODE_FRAMES
+from csm_ggml.loading.hub import user_cache
+from csm_ggml.loading.threads import default_threads
+from csm_ggml.speech.options import Sampling
 from transformers import CsmConfig, CsmForConditionalGeneration
 
 DTYPES = {"bf16": torch.bfloat16, "f32": torch.float32}

@@ -1,7 +1,7 @@
 #include <optional>
 
 #include "bindings/module.h"
-#include "engine/model.h"
+#include "checkpoint/model.h"
 #include "mimi/decoder.h"
 #include "mimi/encoder.h"
 #include "runtime/error.h"

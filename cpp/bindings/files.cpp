@@ -3,9 +3,9 @@
 #include <cstring>
 
 #include "bindings/module.h"
+#include "files/gguf_file.h"
+#include "files/weights.h"
 #include "runtime/error.h"
-#include "runtime/gguf_file.h"
-#include "runtime/weights.h"
 
 namespace csm {
 

@@ -1,4 +1,4 @@
-#include "engine/model.h"
+#include "checkpoint/model.h"
 
 #include "bindings/module.h"
 

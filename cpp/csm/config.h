@@ -1,9 +1,9 @@
 // Hyper-parameters of the two language models; docs/GGUF.md names the keys.
 #pragma once
 
+#include "files/gguf_file.h"
 #include "nn/sampler.h"
 #include "nn/transformer.h"
-#include "runtime/gguf_file.h"
 
 namespace csm {
 

@@ -12,9 +12,9 @@
 #include <memory>
 #include <optional>
 
+#include "checkpoint/model.h"
 #include "csm/frame_graph.h"
 #include "csm/prefill.h"
-#include "engine/model.h"
 
 namespace csm {
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "files/gguf_file.h"
 #include "nn/transformer.h"
-#include "runtime/gguf_file.h"
 
 namespace csm {
 

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "kernels/kernels.h"
 #include "nn/transformer.h"
-#include "runtime/kernels.h"
 
 namespace csm {
 

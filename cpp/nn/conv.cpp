@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "runtime/kernels.h"
+#include "kernels/kernels.h"
 
 namespace csm {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "runtime/kernels.h"
-#include "runtime/packed_matrix.h"
+#include "kernels/kernels.h"
+#include "kernels/packed_matrix.h"
 
 namespace csm {
 

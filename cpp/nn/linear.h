@@ -5,9 +5,9 @@
 // activation_bytes(width) per token).
 #pragma once
 
+#include "files/weights.h"
+#include "kernels/kernels.h"
 #include "runtime/graph.h"
-#include "runtime/kernels.h"
-#include "runtime/weights.h"
 
 namespace csm {
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/kernels.h"
 #include "runtime/error.h"
-#include "runtime/kernels.h"
 
 namespace csm {
 

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "files/weights.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
 #include "runtime/graph.h"
-#include "runtime/weights.h"
 
 namespace csm {
 

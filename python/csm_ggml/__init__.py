@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from csm_ggml._core import __version__
-    from csm_ggml.audio import Audio, SpokenTurn
+    from csm_ggml.audio.audio import Audio, SpokenTurn
+    from csm_ggml.audio.stats import Stats
     from csm_ggml.conversation import Conversation
+    from csm_ggml.csm import CSM
     from csm_ggml.errors import (
         AudioFileError,
         BackendError,
@@ -23,13 +25,11 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         VoiceFileError,
     )
-    from csm_ggml.longform import LongForm
-    from csm_ggml.model import CSM
-    from csm_ggml.options import GenerateOptions
-    from csm_ggml.recording import Progress, Recording
-    from csm_ggml.segment import Segment
-    from csm_ggml.stats import Stats
-    from csm_ggml.voice import Voice
+    from csm_ggml.longform.reading import LongForm
+    from csm_ggml.longform.recording import Progress, Recording
+    from csm_ggml.speech.options import GenerateOptions
+    from csm_ggml.voices.segment import Segment
+    from csm_ggml.voices.voice import Voice
 
 __all__ = [
     "CSM",
@@ -55,22 +55,22 @@ __all__ = [
 # Imported on first use: the command line must be quick to start, and `csm-ggml doctor` must run
 # where the compiled module does not load.
 _HOMES = {
-    "CSM": "model",
-    "Audio": "audio",
+    "CSM": "csm",
+    "Audio": "audio.audio",
     "AudioFileError": "errors",
     "BackendError": "errors",
     "ContextLengthError": "errors",
     "Conversation": "conversation",
-    "GenerateOptions": "options",
-    "LongForm": "longform",
+    "GenerateOptions": "speech.options",
+    "LongForm": "longform.reading",
     "ModelFormatError": "errors",
     "ModelNotFoundError": "errors",
-    "Progress": "recording",
-    "Recording": "recording",
-    "Segment": "segment",
-    "SpokenTurn": "audio",
-    "Stats": "stats",
-    "Voice": "voice",
+    "Progress": "longform.recording",
+    "Recording": "longform.recording",
+    "Segment": "voices.segment",
+    "SpokenTurn": "audio.audio",
+    "Stats": "audio.stats",
+    "Voice": "voices.voice",
     "VoiceFileError": "errors",
     "__version__": "_core",
 }

@@ -7,17 +7,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
-from csm_ggml.audio import Audio
-from csm_ggml.dialogue import Dialogue
-from csm_ggml.engine import Engine
-from csm_ggml.generation import Request
-from csm_ggml.options import SEED_LIMIT, Sampling, check_count, resolve_seed
-from csm_ggml.pool import Pool
-from csm_ggml.prompt import SpokenSegment
-from csm_ggml.requests import RequestBuilder, check_options
-from csm_ggml.segment import Segment
-from csm_ggml.synthesis import WHOLE, ChunkSizes, Decoder, synthesize
-from csm_ggml.watermark import Watermark
+from csm_ggml.audio.audio import Audio
+from csm_ggml.audio.watermark import Watermark
+from csm_ggml.speech.dialogue import Dialogue
+from csm_ggml.speech.engine import Engine
+from csm_ggml.speech.generation import Request
+from csm_ggml.speech.options import SEED_LIMIT, Sampling, check_count, resolve_seed
+from csm_ggml.speech.pool import Pool
+from csm_ggml.speech.requests import RequestBuilder, check_options
+from csm_ggml.speech.synthesis import WHOLE, ChunkSizes, Decoder, synthesize
+from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.segment import Segment
 
 
 class Conversation:

@@ -1,9 +1,9 @@
 // The GGUF reader: what a valid file says, and that every invalid one is a FormatError that names the thing.
 
 #include "check.h"
+#include "files/gguf_file.h"
 #include "gguf_bytes.h"
 #include "runtime/error.h"
-#include "runtime/gguf_file.h"
 
 using csm::FormatError;
 using csm::GgufFile;

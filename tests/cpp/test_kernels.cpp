@@ -8,8 +8,8 @@
 
 #include "check.h"
 #include "ggml.h"
+#include "kernels/kernels.h"
 #include "nn/philox.h"
-#include "runtime/kernels.h"
 
 namespace {
 

@@ -5,9 +5,9 @@
 
 #include "check.h"
 #include "engine/engine.h"
+#include "kernels/kernels.h"
 #include "mimi/decoder.h"
 #include "runtime/error.h"
-#include "runtime/kernels.h"
 #include "tiny_model.h"
 
 namespace {

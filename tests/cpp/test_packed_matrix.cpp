@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "check.h"
-#include "runtime/packed_matrix.h"
+#include "kernels/packed_matrix.h"
 
 using namespace csm;
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/model.h"
+#include "checkpoint/model.h"
 #include "ggml.h"
 #include "gguf_bytes.h"
 #include "nn/philox.h"

@@ -260,7 +260,7 @@ def test_encode(csm: CSM, tmp_path: Path) -> None:
 def test_long_audio_is_encoded_in_parts(csm: CSM, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 9 * csm.frame_size + 7).astype(np.float32)
     whole = csm.encode(noise)
-    monkeypatch.setattr("csm_ggml.codec.ENCODE_FRAMES", 2)
+    monkeypatch.setattr("csm_ggml.loading.codec.ENCODE_FRAMES", 2)
     assert np.array_equal(csm.encode(noise), whole)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import Audio, AudioFileError, SpokenTurn, Stats
-from csm_ggml.audio import load_audio, to_mono, to_pcm16
+from csm_ggml.audio.audio import load_audio, to_mono, to_pcm16
 
 RATE = 24000
 STATS = Stats(

@@ -121,7 +121,7 @@ def test_long_texts(
     assert main(["speak", "-f", "book.txt", "--long-form", "off", *arguments]) == 0
     assert len(pcm("speech.wav")) == 4 * 1920
 
-    add = "csm_ggml.journal.Journal.add"
+    add = "csm_ggml.longform.journal.Journal.add"
     original = csm.generate_to_file.__globals__["record"].__globals__["Journal"].add
     records: list[object] = []
 

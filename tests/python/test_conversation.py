@@ -116,7 +116,7 @@ def test_an_interrupted_turn_was_never_said(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("csm_ggml.synthesis.level_db", interrupt)
+            patch.setattr("csm_ggml.speech.synthesis.level_db", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 talk.say("[1]Never mind.")
         assert [turn.text for turn in talk.turns] == ["How are you?"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import _core
-from csm_ggml.options import Sampling
+from csm_ggml.speech.options import Sampling
 from numpy.typing import NDArray
 from reference import engines, scenes
 from reference.compare import assert_codes_equal

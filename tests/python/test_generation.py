@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import Audio, ContextLengthError
-from csm_ggml.engine import PREFILL_ROWS
-from csm_ggml.generation import Request, check_fits, generate_frames
-from csm_ggml.options import Length, Sampling
-from csm_ggml.pool import Pool
-from csm_ggml.prompt import PromptBuilder, SpokenSegment
-from csm_ggml.stop import StopRules
-from csm_ggml.synthesis import ChunkSizes, synthesize
-from csm_ggml.text import Turn, parse_turns
+from csm_ggml.speech.engine import PREFILL_ROWS
+from csm_ggml.speech.generation import Request, check_fits, generate_frames
+from csm_ggml.speech.options import Length, Sampling
+from csm_ggml.speech.pool import Pool
+from csm_ggml.speech.stop import StopRules
+from csm_ggml.speech.synthesis import ChunkSizes, synthesize
+from csm_ggml.text.turns import Turn, parse_turns
+from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
 from fakes import CODEBOOKS, END, FRAME_SIZE, CountingDecoder, LetterTokenizer, ScriptedEngine
 
 RATE = 50

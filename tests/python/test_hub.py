@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from csm_ggml import ModelFormatError, ModelNotFoundError, hub
+from csm_ggml import ModelFormatError, ModelNotFoundError
+from csm_ggml.loading import hub
 from huggingface_hub import errors
 
 TRIO = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Segment, Voice
+from csm_ggml.audio.writer import AudioWriter, wav_header
 from csm_ggml.convert import make_random
-from csm_ggml.journal import Journal, Record
-from csm_ggml.longform import split_pieces, trim_silence
-from csm_ggml.writer import AudioWriter, wav_header
+from csm_ggml.longform.journal import Journal, Record
+from csm_ggml.longform.reading import split_pieces, trim_silence
 
 TEXT = """The first sentence is here. The second one follows it.
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from csm_ggml import Segment, threads
-from csm_ggml.batch import batch_options, batch_seeds
-from csm_ggml.options import Sampling, resolve_length, resolve_sampling, resolve_seed
+from csm_ggml import Segment
+from csm_ggml.loading import threads
+from csm_ggml.speech.batch import batch_options, batch_seeds
+from csm_ggml.speech.options import Sampling, resolve_length, resolve_sampling, resolve_seed
 
 
 def test_defaults_come_from_the_file_then_from_csm() -> None:

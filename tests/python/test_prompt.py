@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from csm_ggml import Audio, Segment, Stats
-from csm_ggml.prompt import PromptBuilder, SpokenSegment
-from csm_ggml.text import Turn
+from csm_ggml.text.turns import Turn
+from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
 from fakes import CODEBOOKS, LetterTokenizer
 
 

@@ -1,7 +1,7 @@
 """Where sentences end, and how they are grouped to pieces."""
 
 import pytest
-from csm_ggml.sentences import group, split_sentences
+from csm_ggml.text.sentences import group, split_sentences
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio
-from csm_ggml.generation import Request, generate_frames, spoken_codes
-from csm_ggml.options import Length, Sampling
-from csm_ggml.pool import Pool
-from csm_ggml.prompt import PromptBuilder
-from csm_ggml.stop import StopDetector, StopRules, level_db, resolve_stop_rules, worst
-from csm_ggml.synthesis import ChunkSizes, synthesize
-from csm_ggml.text import parse_turns
+from csm_ggml.speech.generation import Request, generate_frames, spoken_codes
+from csm_ggml.speech.options import Length, Sampling
+from csm_ggml.speech.pool import Pool
+from csm_ggml.speech.stop import StopDetector, StopRules, level_db, resolve_stop_rules, worst
+from csm_ggml.speech.synthesis import ChunkSizes, synthesize
+from csm_ggml.text.turns import parse_turns
+from csm_ggml.voices.prompt import PromptBuilder
 from fakes import CODEBOOKS, END, FRAME_SIZE, CountingDecoder, LetterTokenizer, ScriptedEngine
 
 LOUD = float("inf")

@@ -1,7 +1,7 @@
 """Speaker tags and what counts as the same text."""
 
 import pytest
-from csm_ggml.text import Turn, normalize, parse_lines, parse_turns
+from csm_ggml.text.turns import Turn, normalize, parse_lines, parse_turns
 
 
 @pytest.mark.parametrize(

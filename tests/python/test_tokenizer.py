@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from csm_ggml import CSM, ModelFormatError
-from csm_ggml.tokenizer import TextTokenizer
+from csm_ggml.text.tokenizer import TextTokenizer
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 LLAMA3 = (

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import CSM, ContextLengthError, Segment, Voice, VoiceFileError, _core
-from csm_ggml.codec_probe import probe, same_codec
 from csm_ggml.convert import make_random, quantize_file
-from csm_ggml.prefix import KEEP, PrefixCache
-from csm_ggml.prompt import SpokenSegment
-from csm_ggml.text import Turn
+from csm_ggml.loading.codec_probe import probe, same_codec
+from csm_ggml.speech.prefix import KEEP, PrefixCache
+from csm_ggml.text.turns import Turn
+from csm_ggml.voices.prompt import SpokenSegment
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_frames": 8}
 DRAWN: dict[str, Any] = {"seed": 3, "max_frames": 8}

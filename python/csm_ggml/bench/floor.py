@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.backends import load_backends
+from csm_ggml.loading.backends import load_backends
 
 # Names in the files of llama.cpp's conversion, whose two language models both begin at "blk.".
 _DECODER_NAMES = {

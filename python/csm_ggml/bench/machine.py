@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.backends import load_backends
-from csm_ggml.threads import physical_cores
+from csm_ggml.loading.backends import load_backends
+from csm_ggml.loading.threads import physical_cores
 
 # Above this, other processes take time that the timings then contain.
 QUIET_LOAD = 0.5

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.backends import load_backends
 from csm_ggml.bench.session import Samples
 from csm_ggml.bench.worker import Job, Result
+from csm_ggml.loading.backends import load_backends
 
 # Many times the size of any processor's caches, so that memory is read and nothing else.
 BANDWIDTH_BYTES = 512 << 20

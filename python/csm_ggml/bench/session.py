@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml import _core
-from csm_ggml.backends import load_backends
-from csm_ggml.codec import DECODE_FRAMES
-from csm_ggml.options import Sampling
+from csm_ggml.loading.backends import load_backends
+from csm_ggml.loading.codec import DECODE_FRAMES
+from csm_ggml.speech.options import Sampling
 
 # A short sentence with its tag: "[0]Hello there, how are you today?" and the marks around it.
 PROMPT_ROWS = 16

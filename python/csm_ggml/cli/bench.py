@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     from csm_ggml.bench.report import format_report
     from csm_ggml.bench.rows import make_row
     from csm_ggml.bench.runner import measure
-    from csm_ggml.threads import default_threads
+    from csm_ggml.loading.threads import default_threads
 
     described = machine.describe()
     configurations = _of_model(args) if args.model else _of_random_weights(args)
@@ -152,9 +152,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _of_model(args: argparse.Namespace) -> list[Configuration]:
-    from csm_ggml import hub
     from csm_ggml.bench.floor import dominant_types
     from csm_ggml.bench.runner import Configuration
+    from csm_ggml.loading import hub
 
     files = hub.resolve(args.model).paths
     backbone, depth = dominant_types(files)
@@ -162,9 +162,9 @@ def _of_model(args: argparse.Namespace) -> list[Configuration]:
 
 
 def _of_random_weights(args: argparse.Namespace) -> list[Configuration]:
-    from csm_ggml import hub
     from csm_ggml.bench.runner import Configuration
     from csm_ggml.bench.synthetic import make_synthetic, synthetic_path
+    from csm_ggml.loading import hub
 
     folder = Path(args.work_dir) if args.work_dir else hub.user_cache()
     types = args.type or [_DEFAULT_TYPE]

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from csm_ggml.model import CSM
+    from csm_ggml.csm import CSM
 
 PROGRAM = "csm-ggml"
 DEFAULT_MODEL = "demo"
@@ -50,8 +50,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_model(args: argparse.Namespace, *, quiet: bool = False) -> CSM:
     """Load what the options of `add_model_arguments` say, and tell on stderr what that is."""
-    from csm_ggml import hub
-    from csm_ggml.model import CSM
+    from csm_ggml.csm import CSM
+    from csm_ggml.loading import hub
 
     files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
     if not quiet:

@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Decode."""
-    from csm_ggml.audio import output_format, save_samples
+    from csm_ggml.audio.audio import output_format, save_samples
     from csm_ggml.cli.codes_file import read_codes
 
     if args.output == "-":

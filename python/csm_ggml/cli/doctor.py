@@ -94,7 +94,7 @@ def _libraries() -> str:
 
 
 def _devices() -> str:
-    from csm_ggml.backends import load_backends
+    from csm_ggml.loading.backends import load_backends
 
     lines = []
     for device in load_backends().devices():
@@ -108,13 +108,13 @@ def _devices() -> str:
 
 
 def _features() -> str:
-    from csm_ggml.backends import load_backends
+    from csm_ggml.loading.backends import load_backends
 
     return " ".join(load_backends().cpu_features()) or "none beyond the baseline"
 
 
 def _threads() -> str:
-    from csm_ggml.threads import cpu_quota, default_threads, physical_cores
+    from csm_ggml.loading.threads import cpu_quota, default_threads, physical_cores
 
     quota = cpu_quota()
     return (
@@ -142,13 +142,13 @@ def _hub_cache() -> str:
 
 
 def _own_cache() -> str:
-    from csm_ggml.hub import user_cache
+    from csm_ggml.loading.hub import user_cache
 
     return str(user_cache())
 
 
 def _self_test() -> str:
-    from csm_ggml.model import CSM
+    from csm_ggml.csm import CSM
 
     csm = CSM.from_pretrained("demo", device="cpu")
     started = time.perf_counter()

@@ -37,7 +37,8 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print it."""
-    from csm_ggml import _core, hub
+    from csm_ggml import _core
+    from csm_ggml.loading import hub
 
     files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
     contents = [(path, _core.gguf_info(str(path))) for path in files.paths]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from csm_ggml.cli.common import UsageError
 
 if TYPE_CHECKING:
-    from csm_ggml.audio import Audio
+    from csm_ggml.audio.audio import Audio
 
 
 # Chunks that wait for the sound card at most.
@@ -65,7 +65,7 @@ class FileSink:
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         """Take the name; the file is made with the first chunk."""
-        from csm_ggml.writer import AudioWriter
+        from csm_ggml.audio.writer import AudioWriter
 
         self._writer = AudioWriter(path, sample_rate)
 
@@ -118,7 +118,7 @@ class PipeSink:
             sample_rate: Samples per second.
             raw: No WAV header.
         """
-        from csm_ggml.writer import wav_header
+        from csm_ggml.audio.writer import wav_header
 
         self._header = b"" if raw else wav_header(sample_rate)
 

@@ -32,7 +32,7 @@ class Script:
         Raises:
             ValueError: If there is nothing to say, or a tag is not right.
         """
-        from csm_ggml.text import parse_lines
+        from csm_ggml.text.turns import parse_lines
 
         if self.where is None:
             return self.text
@@ -44,7 +44,7 @@ class Script:
 
     def is_long(self) -> bool:
         """Whether it is a file of running text, rather than of turns."""
-        from csm_ggml.text import has_tags
+        from csm_ggml.text.turns import has_tags
 
         return (
             self.where is not None

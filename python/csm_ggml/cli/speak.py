@@ -22,10 +22,10 @@ from csm_ggml.cli.common import (
 from csm_ggml.cli.script import LONG_TEXT_CHARACTERS, Script, read_script
 
 if TYPE_CHECKING:
-    from csm_ggml.audio import Audio
-    from csm_ggml.longform import LongForm
-    from csm_ggml.model import CSM
-    from csm_ggml.recording import Progress
+    from csm_ggml.audio.audio import Audio
+    from csm_ggml.csm import CSM
+    from csm_ggml.longform.reading import LongForm
+    from csm_ggml.longform.recording import Progress
 
 DEFAULT_OUTPUT = "speech.wav"
 
@@ -154,7 +154,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Speak, save, and say in one line what came of it."""
-    from csm_ggml.audio import output_format
+    from csm_ggml.audio.audio import output_format
 
     if args.output is None and not args.play:
         args.output = DEFAULT_OUTPUT
@@ -194,7 +194,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _speaker(args: argparse.Namespace) -> int:
     """Who says text without a tag."""
-    from csm_ggml.voice import Voice
+    from csm_ggml.voices.voice import Voice
 
     if args.speaker is not None:
         return int(args.speaker)
@@ -202,7 +202,7 @@ def _speaker(args: argparse.Namespace) -> int:
 
 
 def _long_form(args: argparse.Namespace, script: Script) -> LongForm | None:
-    from csm_ggml.longform import LongForm
+    from csm_ggml.longform.reading import LongForm
 
     mode = args.long_form
     if mode == "auto":
@@ -300,7 +300,7 @@ def _stream(
 
 
 def _speak(csm: CSM, text: str, seed: int | None, options: dict[str, Any], *, quiet: bool) -> Audio:
-    from csm_ggml.audio import Audio
+    from csm_ggml.audio.audio import Audio
 
     if quiet or not sys.stderr.isatty():
         return csm.generate(text, seed=seed, **options)

@@ -66,7 +66,7 @@ def _create(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from csm_ggml.voice import Voice
+    from csm_ggml.voices.voice import Voice
 
     voice = Voice.load(args.voice)
     lines = {

@@ -1,0 +1,1 @@
+"""Sound: the value that speech comes as, and audio files."""

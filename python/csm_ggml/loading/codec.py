@@ -1,0 +1,94 @@
+"""Mimi alone: whole arrays through the core's streaming encoder and decoder."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from csm_ggml import _core
+from csm_ggml.audio.audio import load_audio, to_mono
+from csm_ggml.errors import ModelFormatError
+from csm_ggml.loading.codec_probe import probe
+from csm_ggml.speech.pool import Pool
+from csm_ggml.speech.synthesis import Decoder
+
+# Frames per call: memory stays flat in the length of the audio.
+DECODE_FRAMES = 25
+ENCODE_FRAMES = 250
+# Idle ones kept for the next call; a decoder has the streams of a whole batch.
+IDLE_DECODERS = 4
+IDLE_ENCODERS = 2
+
+
+class Codec:
+    """The codec of a loaded model.
+
+    Attributes:
+        decoders: Streaming decoders to borrow, by their number of streams; reset a stream before
+            use.
+    """
+
+    def __init__(self, model: _core.Model) -> None:
+        """Take the model whose codec it is."""
+        self._config = model.config
+        self.decoders: Pool[Decoder] = Pool(
+            lambda streams: _core.MimiDecoder(model, streams), keep=IDLE_DECODERS
+        )
+        self._encoders: Pool[_core.MimiEncoder] = Pool(
+            lambda _: _core.MimiEncoder(model), keep=IDLE_ENCODERS
+        )
+
+    def decode(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """See `CSM.decode`."""
+        codebooks = int(self._config["csm.codebooks"])
+        array = np.asarray(codes)
+        if array.ndim != 2 or array.dtype.kind not in "iu" or not 1 <= array.shape[1] <= codebooks:
+            raise ValueError(
+                f"codes must be whole numbers of shape (frames, 1 to {codebooks}), "
+                f"got {array.dtype} of shape {array.shape}"
+            )
+        limit = int(self._config["mimi.codebook_size"])
+        if array.size and not (array.min() >= 0 and array.max() < limit):
+            raise ValueError(f"codes must be in 0..{limit - 1}, got {array.min()}..{array.max()}")
+        array = array.astype(np.int32, copy=False)
+        with self.decoders.borrow() as decoder:
+            decoder.reset(0)
+            parts = [
+                decoder.decode(array[np.newaxis, start : start + DECODE_FRAMES], [0])[0]
+                for start in range(0, len(array), DECODE_FRAMES)
+            ]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    @cached_property
+    def probed(self) -> tuple[float, ...]:
+        """What tells this codec from others; see `csm_ggml.loading.codec_probe`."""
+        config = self._config
+        return probe(self.decode, int(config["csm.codebooks"]), int(config["mimi.codebook_size"]))
+
+    def encode(
+        self, samples: npt.ArrayLike | str | os.PathLike[str], sample_rate: int | None
+    ) -> npt.NDArray[np.int32]:
+        """See `CSM.encode`."""
+        if not self._config["mimi.has_encoder"]:
+            raise ModelFormatError(
+                "the model file holds no Mimi encoder (tensors mimi.encoder.*), so it cannot "
+                "encode audio; convert it again from a checkpoint that has one"
+            )
+        rate = int(self._config["mimi.sample_rate"])
+        if isinstance(samples, str | os.PathLike):
+            if sample_rate is not None:
+                raise ValueError("sample_rate goes with samples; a file knows its own")
+            mono = load_audio(samples, rate)
+        else:
+            mono = to_mono(samples, rate if sample_rate is None else sample_rate, rate)
+        step = ENCODE_FRAMES * int(self._config["mimi.frame_size"])
+        with self._encoders.borrow() as encoder:
+            encoder.reset()
+            parts = [
+                encoder.encode(mono[start : start + step], final=start + step >= len(mono))
+                for start in range(0, len(mono), step)
+            ]
+        return np.concatenate([np.asarray(part, np.int32) for part in parts])

@@ -1,0 +1,304 @@
+"""From what a user calls a model to the files on disk: alias, hub repository, folder or file.
+
+A model is one GGUF file of docs/GGUF.md, or the three files (backbone, decoder, Mimi) of
+llama.cpp's pull request #12648, told apart by their file names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from csm_ggml.errors import ModelFormatError, ModelNotFoundError
+
+DEMO = "demo"
+CSM_1B = "csm-1b"
+CACHE_VARIABLE = "CSM_GGML_CACHE"
+
+_CSM_1B_REPOSITORY = "ggml-org/sesame-csm-1b-GGUF"
+_CSM_1B_FILES = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")
+
+# Trained for this package; docs/DEMO_VOICE.md says what it is.
+_PACKAGED_DEMO = Path(__file__).parent.parent / "data" / "demo.gguf"
+
+_TRIO_ROLES = ("backbone", "decoder", "mimi")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/.+\.gguf)?")
+_CONVERTIBLE = (".safetensors", ".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model that was found.
+
+    Attributes:
+        name: What to call it: the alias, the repository or the path.
+        paths: The one file, or backbone, decoder and Mimi.
+        note: One line on what it is, for aliases; else empty.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    note: str = ""
+
+
+def resolve(
+    name_or_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> ModelFiles:
+    """Find a model, and fetch it from the Hugging Face hub if it is not here yet.
+
+    Args:
+        name_or_path: "demo" or "csm-1b"; a .gguf file, one of three files that belong together, or
+            all three; a folder that holds a model; a hub repository "owner/name", or a file of
+            one, "owner/name/file.gguf".
+        revision: Branch, tag or commit of the hub repository.
+        local_files_only: Never use the network.
+        cache_dir: The hub cache; default is huggingface_hub's.
+        token: Hub access token; default is the one of `hf auth login`.
+
+    Raises:
+        ModelNotFoundError: If there is no such model, or it cannot be fetched.
+        ModelFormatError: If what is there is no model of this package.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        paths = [Path(path) for path in name_or_path]
+        return ModelFiles(", ".join(map(str, paths)), _trio_or_single(paths, "the given files"))
+    name = os.fspath(name_or_path)
+    hub = _Hub(revision, local_files_only, cache_dir, token)
+    if name == DEMO:
+        return ModelFiles(DEMO, (_PACKAGED_DEMO,), "a tiny voice to try things out with")
+    if name == CSM_1B:
+        files = hub.files(_CSM_1B_REPOSITORY, _CSM_1B_FILES)
+        return ModelFiles(name, files, f"Sesame's CSM-1B, {_CSM_1B_REPOSITORY}")
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return ModelFiles(name, _in_folder(path))
+    if name and path.exists():
+        return ModelFiles(name, _around_file(path))
+    if _REPOSITORY.fullmatch(name) and not (name.count("/") == 1 and name.endswith(".gguf")):
+        return ModelFiles(name, hub.model(name))
+    raise ModelNotFoundError(
+        f"{name}: no such file or folder, and neither an alias ({DEMO}, {CSM_1B}) nor a hub "
+        "repository (owner/name)"
+    )
+
+
+def user_cache() -> Path:
+    """The folder for files that this package makes for itself."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "csm-ggml"
+
+
+def _in_folder(folder: Path) -> tuple[Path, ...]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    return tuple(folder / name for name in _choose(names, str(folder)))
+
+
+def _around_file(path: Path) -> tuple[Path, ...]:
+    if path.suffix.lower() in _CONVERTIBLE:
+        raise _not_converted(str(path), str(path.parent))
+    if (role := _role(path.name)) is None:
+        return (path,)
+    names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".gguf"]
+    trio = [path.name if r == role else _partner(path.name, role, r, names) for r in _TRIO_ROLES]
+    missing = [r for r, name in zip(_TRIO_ROLES, trio, strict=True) if name is None]
+    if len(missing) == len(_TRIO_ROLES) - 1:
+        return (path,)  # a file of its own that merely has such a word in its name
+    if missing:
+        raise ModelNotFoundError(
+            f"{path} is one of three files (backbone, decoder, Mimi), but {path.parent} holds no "
+            f"{missing[0]} file "
+            "that goes with it; put them side by side or give all three"
+        )
+    return tuple(path.parent / name for name in trio if name is not None)
+
+
+def _partner(name: str, role: str, other: str, names: Iterable[str]) -> str | None:
+    """The file of another role that goes with this one: named alike, else the only one."""
+    candidates = [n for n in names if _role(n) == other]
+    alike = [n for n in candidates if n.lower() == name.lower().replace(role, other)]
+    if alike:
+        return alike[0]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _role(name: str) -> str | None:
+    return next((role for role in _TRIO_ROLES if role in PurePosixPath(name).name.lower()), None)
+
+
+def _choose(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The one model among the files of a folder or repository."""
+    gguf = [name for name in names if name.lower().endswith(".gguf")]
+    if len(gguf) == 1 and _role(gguf[0]) is None:
+        return (gguf[0],)
+    trio = [[name for name in gguf if _role(name) == role] for role in _TRIO_ROLES]
+    if len(gguf) == 3 and all(len(files) == 1 for files in trio):
+        return tuple(files[0] for files in trio)
+    if gguf:
+        listed = ", ".join(gguf[:8]) + (", ..." if len(gguf) > 8 else "")
+        raise ModelNotFoundError(
+            f"{where} holds {len(gguf)} .gguf files that are not one model ({listed}); name the "
+            "file you mean"
+        )
+    if any(name.lower().endswith(_CONVERTIBLE) for name in names):
+        raise _not_converted(where, where)
+    raise ModelNotFoundError(f"{where} holds no .gguf file")
+
+
+def _not_converted(what: str, source: str) -> ModelFormatError:
+    return ModelFormatError(
+        f"{what} holds PyTorch weights, expected a .gguf file; convert them once: "
+        f"csm-ggml convert {source} -o model.gguf"
+    )
+
+
+def _trio_or_single(paths: Sequence[Path], where: str) -> tuple[Path, ...]:
+    for path in paths:
+        if not path.is_file():
+            raise ModelNotFoundError(f"{path}: no such file")
+    if len(paths) == 1:
+        return (paths[0],)
+    by_role = {_role(path.name): path for path in paths}
+    if len(paths) == 3 and set(by_role) == set(_TRIO_ROLES):
+        return tuple(by_role[role] for role in _TRIO_ROLES)
+    raise ModelNotFoundError(
+        f"{where} are not one model: expected one .gguf file, or three whose names contain "
+        "backbone, decoder and "
+        f"mimi, got {', '.join(path.name for path in paths) or 'none'}"
+    )
+
+
+@dataclass(frozen=True)
+class _Hub:
+    """Fetches from the Hugging Face hub; its slow library is imported only when needed."""
+
+    revision: str | None
+    local_files_only: bool
+    cache_dir: str | os.PathLike[str] | None
+    token: str | bool | None
+
+    def model(self, name: str) -> tuple[Path, ...]:
+        """The files of "owner/name" or "owner/name/file.gguf"."""
+        owner, repository, *file = name.split("/", 2)
+        repository = f"{owner}/{repository}"
+        if file:
+            return self.files(repository, (file[0],))
+        if (names := self._list(repository)) is None:
+            return self._cached(repository)
+        return self.files(repository, _choose(names, repository))
+
+    def files(self, repository: str, names: Sequence[str]) -> tuple[Path, ...]:
+        """Files of a repository, from the cache or the network.
+
+        As one snapshot: without a network, the hub library then waits for it once and not per file.
+        """
+        from huggingface_hub import snapshot_download
+
+        with _HubErrors(repository):
+            folder = Path(
+                snapshot_download(
+                    repository,
+                    allow_patterns=list(names),
+                    local_files_only=self.local_files_only,
+                    **self._options(),
+                )
+            )
+        for name in names:
+            if not (folder / name).exists():
+                raise ModelNotFoundError(
+                    f"{repository}/{name}: the repository has no such file, or it is not in the "
+                    "local cache and the Hugging Face hub could not be reached"
+                )
+        return tuple(folder / name for name in names)
+
+    def _list(self, repository: str) -> list[str] | None:
+        """Names in the repository; None if the hub is not to be asked or cannot be reached."""
+        if self.local_files_only:
+            return None
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        with _HubErrors(repository):
+            try:
+                return HfApi(token=self.token).list_repo_files(repository, revision=self.revision)
+            except HfHubHTTPError:
+                raise
+            except (OfflineModeIsEnabled, OSError):
+                return None
+            except Exception as error:
+                # The HTTP client under huggingface_hub has changed between its versions, and so
+                # have its errors.
+                if "Connect" in type(error).__name__ or "Timeout" in type(error).__name__:
+                    return None
+                raise
+
+    def _cached(self, repository: str) -> tuple[Path, ...]:
+        from huggingface_hub import snapshot_download
+
+        with _HubErrors(repository):
+            folder = snapshot_download(
+                repository, allow_patterns=["*.gguf"], local_files_only=True, **self._options()
+            )
+        return _in_folder(Path(folder))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "revision": self.revision,
+            "cache_dir": self.cache_dir,
+            "token": self.token,
+        }
+
+
+class _HubErrors:
+    """Turns the hub library's many errors into one that says what to do."""
+
+    def __init__(self, repository: str) -> None:
+        self._what = repository
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(
+            error, ModelNotFoundError | ModelFormatError
+        ):
+            return
+        from huggingface_hub import errors
+
+        if isinstance(error, errors.GatedRepoError):
+            reason = "access is gated: accept its terms on huggingface.co and run `hf auth login`"
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            reason = (
+                "no such repository on the Hugging Face hub (or it is private: run `hf auth login`)"
+            )
+        elif isinstance(error, errors.RevisionNotFoundError):
+            reason = "the repository has no such revision"
+        elif isinstance(error, errors.LocalEntryNotFoundError):
+            reason = (
+                "not in the local cache, and the Hugging Face hub was not asked or could not be "
+                "reached; "
+                "check the network, or download the files elsewhere and give their path"
+            )
+        elif isinstance(error, errors.HFValidationError):
+            reason = str(error)
+        elif isinstance(error, OSError):
+            reason = f"cannot be fetched: {error}"
+        else:
+            return
+        raise ModelNotFoundError(f"{self._what}: {reason}") from error

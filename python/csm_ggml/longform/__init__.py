@@ -1,0 +1,1 @@
+"""Long texts: pieces, reading, recording into a file."""

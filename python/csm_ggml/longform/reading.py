@@ -1,0 +1,333 @@
+"""Long texts: a chapter in pieces, spoken side by side or in a chain, joined without seams."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csm_ggml.audio.audio import Audio
+from csm_ggml.audio.stats import Stats
+from csm_ggml.errors import ContextLengthError
+from csm_ggml.speech.generation import Request
+from csm_ggml.speech.options import SEED_LIMIT, check_count, number
+from csm_ggml.speech.requests import RequestBuilder, as_voices
+from csm_ggml.speech.stop import worst
+from csm_ggml.text.sentences import group, split_sentences
+from csm_ggml.text.turns import Turn, check_speaker, normalize, parse_turns
+from csm_ggml.voices.prompt import SpokenSegment
+
+MODES = ("batch", "chain")
+# Below this the ends of a piece are silence. Some of it stays: breath and the end of a last sound.
+TRIM_DB = -50.0
+TRIM_WINDOW_SECONDS = 0.01
+TRIM_KEEP_SECONDS = 0.04
+# Who speaks without a voice sounds like the longest of so many pieces at the beginning.
+ANCHOR_PIECES = 8
+# Nobody listens while a book is spoken: pieces that the model does not end are drawn again.
+RETRIES = 2
+
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
+
+
+@dataclass(frozen=True)
+class LongForm:
+    """How a long text is spoken.
+
+    Attributes:
+        mode: "batch": pieces side by side, each conditioned on the voices alone, which is fastest;
+            "chain": one after another, each conditioned on the one before, too, for its prosody.
+        pause: Seconds of silence between pieces, and between speakers.
+        paragraph_pause: Seconds of silence between paragraphs.
+        piece_characters: A piece has at most so many characters; only whole sentences, if they are
+            not longer.
+        batch_size: Pieces side by side, in the mode "batch".
+    """
+
+    mode: str = "batch"
+    pause: float = 0.3
+    paragraph_pause: float = 0.7
+    piece_characters: int = 200
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: If one is out of range.
+            TypeError: If one is no number.
+        """
+        if self.mode not in MODES:
+            raise ValueError(f"long_form must be one of {', '.join(MODES)}, got {self.mode!r}")
+        for name in ("pause", "paragraph_pause"):
+            if not 0 <= number(name, getattr(self, name)) <= 60:
+                raise ValueError(f"{name} must be 0 to 60 seconds, got {getattr(self, name)}")
+        check_count("piece_characters", self.piece_characters, least=20)
+        check_count("batch_size", self.batch_size)
+
+
+def as_long_form(value: str | LongForm) -> LongForm:
+    """The settings that a `long_form` argument asks for.
+
+    Raises:
+        ValueError: If it names no mode.
+    """
+    return value if isinstance(value, LongForm) else LongForm(mode=value)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is spoken in one go.
+
+    Attributes:
+        turn: Who says what.
+        paragraph: Whether it begins a paragraph.
+    """
+
+    turn: Turn
+    paragraph: bool
+
+
+def split_pieces(text: str, *, speaker: int, characters: int) -> list[Piece]:
+    """Take a long text apart.
+
+    Blank lines separate paragraphs, other line breaks count as spaces. Speaker tags open a turn,
+    which lasts until the next one. Pieces without a letter or digit are left out: "* * *".
+
+    Raises:
+        ValueError: As `parse_turns`.
+    """
+    pieces = []
+    for paragraph in _PARAGRAPH.split(text):
+        if not normalize(paragraph):
+            continue
+        first = True
+        for turn in parse_turns(paragraph, speaker=speaker):
+            speaker = turn.speaker
+            for words in group(split_sentences(turn.text), characters):
+                if any(c.isalnum() for c in words):
+                    pieces.append(Piece(Turn(speaker, words), first))
+                    first = False
+    if not pieces:
+        raise ValueError("nothing to say: the text is empty")
+    return pieces
+
+
+def trim_silence(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
+    """Without the silence at both ends; (n,) to (m,) samples, m <= n."""
+    window = max(1, round(TRIM_WINDOW_SECONDS * sample_rate))
+    whole = len(samples) // window
+    power = np.mean(np.square(samples[: whole * window].reshape(whole, window)), axis=1)
+    [loud] = np.nonzero(power > 10 ** (TRIM_DB / 10))
+    if not len(loud):
+        return samples[:0]
+    keep = round(TRIM_KEEP_SECONDS * sample_rate)
+    start = max(0, int(loud[0]) * window - keep)
+    return samples[start : (int(loud[-1]) + 1) * window + keep]
+
+
+# Speaks requests: (requests, slots) -> number of a request and its speech, one chunk a turn.
+Speak = Callable[[Iterable[Request], int], Iterator[tuple[int, Audio]]]
+
+
+class LongReading:
+    """One long text on its way to speech.
+
+    Attributes:
+        pieces: What is spoken, in order.
+        seed: Of the first piece; each piece gets one more than the piece before.
+        form: How it is spoken.
+    """
+
+    def __init__(
+        self,
+        requests: RequestBuilder,
+        speak: Speak,
+        text: str,
+        *,
+        seed: int,
+        long_form: LongForm,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Take the text apart and check everything.
+
+        Raises:
+            As `CSM.generate`.
+        """
+        self._requests = requests
+        self._speak = speak
+        self.form = long_form
+        self._options = dict(options)
+        if self._options.get("retries") is None:
+            self._options["retries"] = RETRIES
+        self._options["voice"] = voices = as_voices(options.get("voice"))
+        speaker = options.get("speaker")
+        if speaker is None:
+            speaker = voices[0].speaker if voices else 0
+        self.pieces = split_pieces(
+            text, speaker=check_speaker(speaker), characters=long_form.piece_characters
+        )
+        self.seed = seed
+        self._known: dict[int, SpokenSegment] = {}
+        first = self.request(0)
+        # Voices and context, which a prompt begins with; a voice's own prefix is kept for them.
+        self._fixed = first.context
+        for index in range(1, len(self.pieces)):
+            self.request(index)
+
+    def anchors(self) -> list[int]:
+        """Pieces that are spoken first: one for each speaker of whom nothing is known otherwise."""
+        known = {segment.turn.speaker for segment in self._fixed}
+        candidates: dict[int, list[int]] = {}
+        for index, piece in enumerate(self.pieces):
+            if piece.turn.speaker not in known:
+                candidates.setdefault(piece.turn.speaker, []).append(index)
+        return [
+            max(own[:ANCHOR_PIECES], key=lambda index: len(self.pieces[index].turn.text))
+            for own in candidates.values()
+        ]
+
+    def speak(
+        self, start: int = 0, known: Mapping[int, npt.NDArray[np.int32]] | None = None
+    ) -> Generator[Audio, None, None]:
+        """Speak the pieces from one on.
+
+        Args:
+            start: The first piece that is not spoken yet.
+            known: The codes of the piece before it, and of the anchors before it.
+
+        Yields:
+            One Audio for each piece, in order, its silent ends trimmed and the pause before it
+            added. The last one has finish_reason; stats are of all pieces so far.
+        """
+        totals = _Totals()
+        known = known or {}
+        spoken: dict[int, Audio] = {}
+        anchors: list[tuple[int, SpokenSegment]] = []
+        for index in self.anchors():
+            if index < start:
+                codes = known[index]
+            else:
+                context = tuple(segment for _, segment in anchors)
+                [(_, audio)] = self._speak([self._conditioned(index, context)], 1)
+                spoken[index] = audio
+                codes = audio.codes
+            anchors.append((index, SpokenSegment(self.pieces[index].turn, codes)))
+        make = self._chain if self.form.mode == "chain" else self._batch
+        following = start
+        for index, audio in make(start, anchors, spoken, known):
+            spoken[index] = audio
+            while following in spoken:
+                yield self._join(following, spoken.pop(following), totals)
+                following += 1
+
+    def _batch(
+        self,
+        start: int,
+        anchors: Sequence[tuple[int, SpokenSegment]],
+        spoken: Mapping[int, Audio],
+        known: Mapping[int, npt.NDArray[np.int32]],
+    ) -> Iterator[tuple[int, Audio]]:
+        rest = [i for i in range(start, len(self.pieces)) if i not in spoken]
+        yield from list(spoken.items())
+        context = tuple(segment for _, segment in anchors)
+        requests = (self._conditioned(index, context) for index in rest)
+        slots = max(1, min(self.form.batch_size, len(rest)))
+        for at, audio in self._speak(requests, slots):
+            yield rest[at], audio
+
+    def _chain(
+        self,
+        start: int,
+        anchors: Sequence[tuple[int, SpokenSegment]],
+        spoken: Mapping[int, Audio],
+        known: Mapping[int, npt.NDArray[np.int32]],
+    ) -> Iterator[tuple[int, Audio]]:
+        early = dict(spoken)
+        context = tuple(segment for _, segment in anchors)
+        are_anchors = {index for index, _ in anchors}
+        before = known.get(start - 1)
+        for index in range(start, len(self.pieces)):
+            if index in early:
+                audio = early[index]
+            else:
+                previous: tuple[SpokenSegment, ...] = ()
+                if before is not None and index - 1 not in are_anchors:
+                    previous = (SpokenSegment(self.pieces[index - 1].turn, before),)
+                [(_, audio)] = self._speak([self._conditioned(index, context, previous)], 1)
+            before = audio.codes
+            yield index, audio
+
+    def request(self, index: int) -> Request:
+        """A piece as if it were spoken alone."""
+        seed = (self.seed + index) % SEED_LIMIT
+        turns = [self.pieces[index].turn]
+        return self._requests.request_turns(turns, seed, self._options, self._known)
+
+    def _conditioned(
+        self,
+        index: int,
+        anchors: tuple[SpokenSegment, ...],
+        previous: tuple[SpokenSegment, ...] = (),
+    ) -> Request:
+        """A piece's request; what was spoken before is left out where it does not fit."""
+        request = self.request(index)
+        for more in (previous, ()):
+            try:
+                return self._requests.conditioned(request, (*self._fixed, *anchors), more)
+            except ContextLengthError:
+                continue
+        return request
+
+    def _join(self, index: int, audio: Audio, totals: _Totals) -> Audio:
+        rate = audio.sample_rate
+        samples = trim_silence(audio.samples, rate)
+        if index:
+            form = self.form
+            pause = form.paragraph_pause if self.pieces[index].paragraph else form.pause
+            samples = np.concatenate([np.zeros(round(pause * rate), np.float32), samples])
+        turns = tuple(replace(turn, index=index) for turn in audio.turns)
+        totals.add(audio, len(samples) / rate)
+        last = index == len(self.pieces) - 1
+        return replace(
+            audio,
+            samples=samples,
+            turns=turns,
+            seed=self.seed,
+            finish_reason=worst([*totals.reasons]) if last else None,
+            stats=totals.stats(),
+        )
+
+
+class _Totals:
+    """Stats of a reading so far."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._parts = Stats(0, 0, 0.0, 0, 0.0, 0.0, 0.0, None, 0.0)
+        self.reasons: set[str] = set()
+
+    def add(self, audio: Audio, seconds: float) -> None:
+        sum_, part = self._parts, audio.stats
+        now = time.perf_counter() - self._started
+        first = sum_.time_to_first_audio
+        self._parts = Stats(
+            frames=sum_.frames + part.frames,
+            codebooks=part.codebooks,
+            audio_seconds=sum_.audio_seconds + seconds,
+            prefill_rows=sum_.prefill_rows + part.prefill_rows,
+            prefill_seconds=sum_.prefill_seconds + part.prefill_seconds,
+            lm_seconds=sum_.lm_seconds + part.lm_seconds,
+            codec_seconds=sum_.codec_seconds + part.codec_seconds,
+            time_to_first_audio=now if first is None and seconds else first,
+            total_seconds=now,
+        )
+        self.reasons.add(audio.finish_reason or "eos")
+
+    def stats(self) -> Stats:
+        return self._parts

@@ -1,0 +1,183 @@
+"""A long text into an audio file: written while it is spoken, resumed after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from csm_ggml.audio.audio import to_pcm16
+from csm_ggml.audio.writer import AudioWriter
+from csm_ggml.longform.journal import Journal, Record
+from csm_ggml.longform.reading import LongReading
+from csm_ggml.speech.prefix import prefix_key
+from csm_ggml.speech.stop import worst
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is.
+
+    Attributes:
+        characters: Spoken so far.
+        total_characters: Of the whole text.
+        pieces: Spoken so far.
+        total_pieces: Of the whole text.
+        audio_seconds: Of the recording so far.
+        elapsed: Seconds since this run began.
+        remaining: Seconds that the rest will take, as fast as this run was so far; None before its
+            first piece.
+    """
+
+    characters: int
+    total_characters: int
+    pieces: int
+    total_pieces: int
+    audio_seconds: float
+    elapsed: float
+    remaining: float | None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A long text that was spoken into a file.
+
+    Attributes:
+        path: The file.
+        duration: Seconds of it.
+        pieces: Parts that were spoken in one go.
+        resumed: How many of them came from an interrupted run.
+        finish_reasons: How often a piece ended how.
+        seed: What makes the same again.
+        seconds: That this run took.
+    """
+
+    path: str
+    duration: float
+    pieces: int
+    resumed: int
+    finish_reasons: Mapping[str, int]
+    seed: int
+    seconds: float
+
+    @property
+    def finish_reason(self) -> str:
+        """The worst of how a piece ended."""
+        return worst([*self.finish_reasons])
+
+
+def journal_of(path: str | os.PathLike[str]) -> Journal:
+    """The journal of what is recorded into this file."""
+    return Journal(f"{os.fspath(path)}.progress")
+
+
+def job_digest(reading: LongReading, fingerprint: str) -> str:
+    """Tells a job from all that would sound otherwise, except by their seed."""
+    request = reading.request(0)
+    described = {
+        "model": fingerprint,
+        "pieces": [(p.turn.speaker, p.turn.text, p.paragraph) for p in reading.pieces],
+        "form": [reading.form.mode, reading.form.pause, reading.form.paragraph_pause],
+        "context": prefix_key(request.context),
+        "options": repr((request.sampling, request.length, request.stop, request.retries)),
+    }
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def record(
+    reading: LongReading,
+    path: str | os.PathLike[str],
+    *,
+    job: str,
+    seed_given: bool,
+    sample_rate: int,
+    resume: bool,
+    progress: Callable[[Progress], None] | None,
+) -> Recording:
+    """Speak a long text into a file; see `CSM.generate_to_file`.
+
+    Args:
+        reading: The text; its seed is that of an interrupted run, if that goes on.
+        path: The file.
+        job: Of `job_digest`.
+        seed_given: Whether the reading's seed was asked for, so that a run with another seed does
+            not go on.
+        sample_rate: Samples per second.
+        resume: Whether to go on with an interrupted run.
+        progress: Called after each piece.
+    """
+    started = time.perf_counter()
+    journal = journal_of(path)
+    known = journal.seed(job) if resume else None
+    if known is not None and (known == reading.seed or not seed_given):
+        reading.seed = known
+    else:
+        known = None
+        journal.begin(job, reading.seed)
+    sizes = [len(piece.turn.text) for piece in reading.pieces]
+    reasons: dict[str, int] = {}
+    samples = 0
+    anchors = set(reading.anchors())
+    resumed = 0
+    spoken: dict[int, npt.NDArray[np.int32]] = {}
+    with AudioWriter(path, sample_rate) as writer:
+
+        def take(piece: Record) -> None:
+            nonlocal samples
+            writer.write(piece.samples)
+            samples += len(piece.samples)
+            reasons[piece.finish_reason] = reasons.get(piece.finish_reason, 0) + 1
+
+        if known is not None:
+            for old in journal.records():
+                take(old)
+                if resumed - 1 not in anchors:
+                    spoken.pop(resumed - 1, None)
+                spoken[resumed] = old.codes
+                resumed += 1
+        before = sum(sizes[:resumed])
+        state = Progress(
+            characters=before,
+            total_characters=sum(sizes),
+            pieces=resumed,
+            total_pieces=len(sizes),
+            audio_seconds=samples / sample_rate,
+            elapsed=time.perf_counter() - started,
+            remaining=None,
+        )
+        with closing(reading.speak(resumed, spoken)) as speech:
+            for audio in speech:
+                [turn] = audio.turns
+                piece = Record(audio.codes, to_pcm16(audio.samples), turn.finish_reason or "eos")
+                journal.add(piece)
+                take(piece)
+                elapsed = time.perf_counter() - started
+                characters = state.characters + sizes[state.pieces]
+                rest = state.total_characters - characters
+                state = replace(
+                    state,
+                    characters=characters,
+                    pieces=state.pieces + 1,
+                    audio_seconds=samples / sample_rate,
+                    elapsed=elapsed,
+                    remaining=rest * elapsed / (characters - before),
+                )
+                if progress is not None:
+                    progress(state)
+    journal.remove()
+    return Recording(
+        path=os.fspath(path),
+        duration=samples / sample_rate,
+        pieces=len(sizes),
+        resumed=resumed,
+        finish_reasons=reasons,
+        seed=reading.seed,
+        seconds=time.perf_counter() - started,
+    )

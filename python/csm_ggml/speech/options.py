@@ -1,0 +1,214 @@
+"""What a caller may set for one utterance, checked and completed before any computing starts."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from csm_ggml.text.turns import Turn
+
+if TYPE_CHECKING:
+    from csm_ggml.voices.segment import Segment
+    from csm_ggml.voices.voice import VoiceLike
+
+SEED_LIMIT = 2**64
+TOP_K_LIMIT = 2**31
+
+# The longest turn unless asked for otherwise: the official program's limit.
+MAX_SECONDS = 90.0
+# CSM sometimes never ends an utterance by itself. Slow speech is about 10 characters a second; a
+# turn gets two and a half times the time that takes, and some seconds for hesitation and breath.
+SECONDS_PER_TURN = 4.0
+SECONDS_PER_CHARACTER = 0.25
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keyword options of `CSM.generate` and its relatives. All may be left out.
+
+    Attributes:
+        temperature: Of the backbone's sampling of the first codebook; 0 picks the likeliest code.
+            Default: the model file's, else 0.9.
+        top_k: Sample among the k likeliest codes; 0 for all. Default: the model file's, else 50.
+        top_p: Sample among the likeliest codes that together have this probability; 1 for all.
+            Default: the model file's, else 1.
+        depth_temperature: As temperature, for the depth decoder (all further codebooks). Default:
+            0 if temperature is given as 0, else the model file's, else 0.9.
+        depth_top_k: As top_k, for the depth decoder. Default: the model file's, else 50.
+        depth_top_p: As top_p, for the depth decoder. Default: the model file's, else 1.
+        max_seconds: A turn is cut after this much speech. Default: 4 seconds and a quarter of a
+            second per character, at most 90.
+        max_frames: The same limit in frames; only one of the two may be given.
+        context: Segments that were spoken before, oldest first; the speech goes on in their voices.
+        voice: A `Voice`, its file, or a list of them (one for each speaker): what was spoken
+            before the context. What the model makes of it is computed once and kept.
+        speaker: Who says text before a first tag. Default: the speaker of the first voice, else 0.
+        silence_seconds: A turn ends after so much near-silence; 0 for never. Default 3; 0 when
+            temperature is 0.
+        silence_db: What counts as near-silence, in dB of full scale. Default -55.
+        loop_seconds: A turn ends when it has repeated itself for so long; 0 for never. Default 3;
+            0 when temperature is 0.
+        retries: A turn that the model does not end by itself is drawn again, with the next seed,
+            at most so many times. Default 0.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+    depth_temperature: float
+    depth_top_k: int
+    depth_top_p: float
+    max_seconds: float
+    max_frames: int
+    context: Sequence[Segment]
+    voice: VoiceLike | Sequence[VoiceLike]
+    speaker: int
+    silence_seconds: float
+    silence_db: float
+    loop_seconds: float
+    retries: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn, with nothing left to default: what `_core.Engine.open` takes."""
+
+    temperature: float = 0.9
+    top_k: int = 50
+    top_p: float = 1.0
+    depth_temperature: float = 0.9
+    depth_top_k: int = 50
+    depth_top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: If a number is outside of its range.
+            TypeError: If a value is not a number.
+        """
+        for name in ("temperature", "depth_temperature"):
+            value = number(name, getattr(self, name))
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        for name in ("top_k", "depth_top_k"):
+            value = _whole(name, getattr(self, name))
+            if not 0 <= value < TOP_K_LIMIT:
+                raise ValueError(
+                    f"{name} must be in 0..{TOP_K_LIMIT - 1} (0 = all codes), got {value}"
+                )
+        for name in ("top_p", "depth_top_p"):
+            value = number(name, getattr(self, name))
+            if not 0 < value <= 1:
+                raise ValueError(
+                    f"{name} must be above 0 and at most 1 (1 = all codes), got {value}"
+                )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the first codebook, and with it what is said, does not depend on the seed."""
+        return self.temperature == 0 or self.top_k == 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, as keyword arguments of the engine."""
+        return asdict(self)
+
+
+def resolve_sampling(config: Mapping[str, Any], options: Mapping[str, Any]) -> Sampling:
+    """Complete a caller's sampling options from the model file's defaults.
+
+    Args:
+        config: Hyper-parameters of the model, under the names of docs/GGUF.md.
+        options: The caller's; None counts as left out. Keys that are not about sampling are
+            ignored.
+    """
+    given = {
+        key: value
+        for key in Sampling.__dataclass_fields__
+        if (value := options.get(key)) is not None
+    }
+    defaults = {
+        key: value
+        for key in Sampling.__dataclass_fields__
+        if (value := config.get(f"csm.generation.{key}")) is not None
+    }
+    if given.get("temperature") == 0:
+        given.setdefault("depth_temperature", 0.0)
+    return Sampling(**{**defaults, **given})
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a turn may become: a number of frames, or as long as its text warrants."""
+
+    max_frames: int | None = None
+
+    def frames(self, turn: Turn, frame_rate: float) -> int:
+        """The limit for this turn, at least one frame."""
+        if self.max_frames is not None:
+            return self.max_frames
+        seconds = min(MAX_SECONDS, SECONDS_PER_TURN + SECONDS_PER_CHARACTER * len(turn.text))
+        return max(1, math.ceil(seconds * frame_rate))
+
+
+def resolve_length(max_seconds: float | None, max_frames: int | None, frame_rate: float) -> Length:
+    """Turn the caller's limit into frames.
+
+    Raises:
+        ValueError: If both limits are given, or one is not positive.
+    """
+    if max_seconds is not None and max_frames is not None:
+        raise ValueError(
+            f"give max_seconds or max_frames, not both (got {max_seconds} and {max_frames})"
+        )
+    if max_frames is not None:
+        return Length(check_count("max_frames", max_frames))
+    if max_seconds is not None:
+        if not 0 < number("max_seconds", max_seconds) < math.inf:
+            raise ValueError(f"max_seconds must be above 0 and finite, got {max_seconds}")
+        return Length(max(1, int(max_seconds * frame_rate + 1e-6)))
+    return Length()
+
+
+def resolve_seed(seed: int | None) -> int:
+    """The caller's seed, or a drawn one that is short enough to be typed again.
+
+    Raises:
+        ValueError: If seed is outside 0..2**64-1.
+    """
+    if seed is None:
+        return secrets.randbits(32)
+    if not 0 <= _whole("seed", seed) < SEED_LIMIT:
+        raise ValueError(f"seed must be in 0..2**64-1, got {seed}")
+    return int(seed)
+
+
+def check_count(name: str, value: object, *, least: int = 1) -> int:
+    """Return a whole number of at least 1, or of at least `least`.
+
+    Raises:
+        ValueError: If it is less.
+        TypeError: If it is none.
+    """
+    if (count := _whole(name, value)) < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
+    return count
+
+
+def number(name: str, value: object) -> float:
+    """Return a number as a float.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    return int(value)

@@ -1,0 +1,1 @@
+"""Text: turns and their speakers, sentences, tokens."""

@@ -1,0 +1,118 @@
+"""Long text into pieces that are spoken well in one go: sentences, grouped.
+
+The rules are those of English prose in common typesetting, and they err towards too few cuts: a
+sentence end that is missed costs nothing, a cut in the middle of one is heard. Full stops of other
+scripts end sentences, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# An abbreviation's full stop ends no sentence, whatever follows.
+_TITLES = _words(
+    "adm brig capt cmdr col cpl dr fr gen gov hon lt maj messrs mlle mme mr mrs ms mt mx pres "
+    "prof rep rev sen sgt sr st supt cf e.g eg i.e ie viz vs v approx ca dept est fig figs vol"
+)
+# These end none before a number.
+_BEFORE_NUMBERS = _words("art ch chap eq ex nr no nos op p par pp pt sec")
+# These may end one, and are taken to if the next word is one that often begins a sentence.
+_EITHER = _words(
+    "al assn ave bros co corp esq etc inc jan feb mar apr jun jul aug sep sept oct nov dec jr ltd "
+    "mon tue tues wed thu thur thurs fri sat sun rd"
+)
+_STARTERS = _words(
+    "a after all although an and another as at because before but by each even every for from he "
+    "her here his how however i if in it its just later many meanwhile my next no not now on once "
+    "one only or our perhaps she since so some still such that the their then there these they "
+    "this those though to we well what when where which while who why with yes yet you your"
+)
+
+# Marks that end a sentence with the quotes and brackets that close after them, and space; or a full
+# stop of a script that writes no spaces.
+_END = re.compile(
+    r"(?P<mark>[.!?\u2026]+)(?P<close>[\"'\u2019\u201d\u00bb)\]]*)(?P<space>\s+)"
+    r"|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019\uff09]*\s*"
+)
+_OPENING = "\"'\u2018\u201c\u00ab([\u00bf\u00a1\u2014\u2013-"
+_LAST_WORD = re.compile(r"[^\s\"'\u2018\u2019\u201c\u201d(\[\u2014\u2013]*$")
+_INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
+_CLAUSE_END = re.compile(r"(?<=[,;:\u2014\u2013\u3001\uff0c\uff1b])\s*")
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cut a paragraph after each sentence.
+
+    Args:
+        text: In normal form (`csm_ggml.text.turns.normalize`).
+
+    Returns:
+        The sentences without the spaces between them, none empty.
+    """
+    sentences = []
+    start = 0
+    for match in _END.finditer(text):
+        if match["mark"] is None or _ends_sentence(text, match):
+            sentences.append(text[start : match.end()].strip())
+            start = match.end()
+    sentences.append(text[start:].strip())
+    return [sentence for sentence in sentences if sentence]
+
+
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
+    following = text[match.end() :].lstrip(_OPENING)
+    if not following or following[0].islower():
+        return not following
+    mark = match["mark"]
+    if mark != ".":
+        return True
+    word = _LAST_WORD.search(text[: match.start()])
+    assert word is not None
+    before = word[0].lower()
+    if before in _TITLES and not match["close"]:
+        return False
+    if before in _BEFORE_NUMBERS and following[0].isdigit():
+        return False
+    if before in _EITHER or _INITIALS.fullmatch(before):
+        if before == "i" or match["close"]:
+            return True
+        first = re.match(r"\w+", following)
+        return first is not None and first[0].lower() in _STARTERS
+    return True
+
+
+def group(sentences: Iterable[str], characters: int) -> Iterator[str]:
+    """Join neighbouring sentences as long as the result has at most so many characters.
+
+    A sentence that is longer alone is cut: after a comma or another mark within it, else between
+    words, else anywhere.
+    """
+    piece = ""
+    for sentence in sentences:
+        for part in _cut(sentence, characters):
+            if piece and len(piece) + 1 + len(part) > characters:
+                yield piece
+                piece = part
+            else:
+                piece = f"{piece} {part}" if piece else part
+    if piece:
+        yield piece
+
+
+def _cut(sentence: str, characters: int) -> Iterator[str]:
+    while len(sentence) > characters:
+        ends = [m.start() for m in _CLAUSE_END.finditer(sentence, 1, characters + 1)]
+        # Not so early that a snippet is left.
+        at = max((end for end in ends if characters // 3 <= end <= characters), default=0)
+        at = at or sentence.rfind(" ", 1, characters + 1)
+        at = at if at > 0 else characters
+        yield sentence[:at].strip()
+        sentence = sentence[at:].strip()
+    if sentence:
+        yield sentence

@@ -1,0 +1,1 @@
+"""How somebody sounds: segments, voices, and the prompt rows that are made of them."""
