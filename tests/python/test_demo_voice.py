@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csm_ggml import CSM, Audio, hub
+from csm_ggml import CSM, Audio
+from csm_ggml.loading import hub
 
 ROOT = Path(__file__).parents[2]
 SEED = 7

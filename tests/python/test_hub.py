@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import csm_ggml
 import pytest
 from csm_ggml import ModelFormatError, ModelNotFoundError
 from csm_ggml.loading import hub
@@ -193,7 +194,7 @@ def test_what_the_hub_says(fake: FakeHub, raised: Exception, message: str) -> No
 
 def test_the_demo_is_in_the_package() -> None:
     (path,) = hub.resolve("demo").paths
-    assert path.parent.parent == Path(hub.__file__).parent
+    assert path.parent.parent == Path(csm_ggml.__file__).parent
     assert path.is_file()
 
 
