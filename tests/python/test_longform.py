@@ -11,7 +11,8 @@ from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Segment, Vo
 from csm_ggml.audio.writer import AudioWriter, wav_header
 from csm_ggml.convert import make_random
 from csm_ggml.longform.journal import Journal, Record
-from csm_ggml.longform.reading import split_pieces, trim_silence
+from csm_ggml.longform.pieces import split_pieces
+from csm_ggml.longform.reading import trim_silence
 
 TEXT = """The first sentence is here. The second one follows it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,12 +13,12 @@ import numpy.typing as npt
 from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.errors import ContextLengthError
+from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.speech.generation import Request
 from csm_ggml.speech.options import SEED_LIMIT, check_count, number
 from csm_ggml.speech.requests import RequestBuilder, as_voices
 from csm_ggml.speech.stop import worst
-from csm_ggml.text.sentences import group, split_sentences
-from csm_ggml.text.turns import Turn, check_speaker, normalize, parse_turns
+from csm_ggml.text.turns import check_speaker
 from csm_ggml.voices.prompt import SpokenSegment
 
 MODES = ("batch", "chain")
@@ -31,8 +30,6 @@ TRIM_KEEP_SECONDS = 0.04
 ANCHOR_PIECES = 8
 # Nobody listens while a book is spoken: pieces that the model does not end are drawn again.
 RETRIES = 2
-
-_PARAGRAPH = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 @dataclass(frozen=True)
@@ -78,44 +75,6 @@ def as_long_form(value: str | LongForm) -> LongForm:
         ValueError: If it names no mode.
     """
     return value if isinstance(value, LongForm) else LongForm(mode=value)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What is spoken in one go.
-
-    Attributes:
-        turn: Who says what.
-        paragraph: Whether it begins a paragraph.
-    """
-
-    turn: Turn
-    paragraph: bool
-
-
-def split_pieces(text: str, *, speaker: int, characters: int) -> list[Piece]:
-    """Take a long text apart.
-
-    Blank lines separate paragraphs, other line breaks count as spaces. Speaker tags open a turn,
-    which lasts until the next one. Pieces without a letter or digit are left out: "* * *".
-
-    Raises:
-        ValueError: As `parse_turns`.
-    """
-    pieces = []
-    for paragraph in _PARAGRAPH.split(text):
-        if not normalize(paragraph):
-            continue
-        first = True
-        for turn in parse_turns(paragraph, speaker=speaker):
-            speaker = turn.speaker
-            for words in group(split_sentences(turn.text), characters):
-                if any(c.isalnum() for c in words):
-                    pieces.append(Piece(Turn(speaker, words), first))
-                    first = False
-    if not pieces:
-        raise ValueError("nothing to say: the text is empty")
-    return pieces
 
 
 def trim_silence(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
