@@ -1,5 +1,7 @@
 """Where sentences end, and how they are grouped to pieces."""
 
+import time
+
 import pytest
 from csm_ggml.text.sentences import group, split_sentences
 
@@ -74,3 +76,29 @@ def test_a_long_sentence_is_cut_at_its_marks_then_at_words_then_anywhere() -> No
         "eeee ffff",
     ]
     assert list(group(["x" * 45], 20)) == ["x" * 20, "x" * 20, "x" * 5]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "He said no. ",
+        "Dr. Smith met J. R. Tolkien. ",
+        "a.",
+        ".",
+        "?! ",
+        ".'",
+        ". - (",
+        "x",
+        "xxxxxxx ",
+        "a, ",
+        "\u4f60\u597d\u3002",
+        "\u2026",
+    ],
+)
+def test_time_grows_with_the_text_and_not_with_its_square(part: str) -> None:
+    """Half a million characters in one paragraph; with a square it would be minutes."""
+    text = part * (500_000 // len(part))
+    started = time.process_time()
+    pieces = list(group(split_sentences(text), 200))
+    assert time.process_time() - started < 10
+    assert pieces

@@ -35,13 +35,16 @@ _STARTERS = _words(
 )
 
 # Marks that end a sentence with the quotes and brackets that close after them, and space; or a full
-# stop of a script that writes no spaces.
+# stop of a script that writes no spaces. A run of marks is looked at once, from its first one on.
 _END = re.compile(
-    r"(?P<mark>[.!?\u2026]+)(?P<close>[\"'\u2019\u201d\u00bb)\]]*)(?P<space>\s+)"
+    r"(?<![.!?\u2026])(?P<mark>[.!?\u2026]+)(?P<close>[\"'\u2019\u201d\u00bb)\]]*)(?P<space>\s+)"
     r"|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019\uff09]*\s*"
 )
-_OPENING = "\"'\u2018\u201c\u00ab([\u00bf\u00a1\u2014\u2013-"
-_LAST_WORD = re.compile(r"[^\s\"'\u2018\u2019\u201c\u201d(\[\u2014\u2013]*$")
+_OPENING = re.compile(r"[\"'\u2018\u201c\u00ab(\[\u00bf\u00a1\u2014\u2013-]*")
+_WORD = re.compile(r"\w+")
+_BEFORE_WORD = re.compile(r"[\s\"'\u2018\u2019\u201c\u201d(\[\u2014\u2013]")
+# No abbreviation, nor a row of initials, is longer than this.
+_LONGEST_WORD = 24
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
 _CLAUSE_END = re.compile(r"(?<=[,;:\u2014\u2013\u3001\uff0c\uff1b])\s*")
 
@@ -66,25 +69,29 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
-    following = text[match.end() :].lstrip(_OPENING)
-    if not following or following[0].islower():
+    opening = _OPENING.match(text, match.end())
+    assert opening is not None
+    following = text[opening.end() : opening.end() + 1]
+    if not following or following.islower():
         return not following
-    mark = match["mark"]
-    if mark != ".":
+    if match["mark"] != ".":
         return True
-    word = _LAST_WORD.search(text[: match.start()])
-    assert word is not None
-    before = word[0].lower()
+    before = _word_before(text, match.start()).lower()
     if before in _TITLES and not match["close"]:
         return False
-    if before in _BEFORE_NUMBERS and following[0].isdigit():
+    if before in _BEFORE_NUMBERS and following.isdigit():
         return False
     if before in _EITHER or _INITIALS.fullmatch(before):
         if before == "i" or match["close"]:
             return True
-        first = re.match(r"\w+", following)
+        first = _WORD.match(text, opening.end())
         return first is not None and first[0].lower() in _STARTERS
     return True
+
+
+def _word_before(text: str, end: int) -> str:
+    """The word that ends there, or its last letters."""
+    return _BEFORE_WORD.split(text[max(0, end - _LONGEST_WORD) : end])[-1]
 
 
 def group(sentences: Iterable[str], characters: int) -> Iterator[str]:
@@ -106,13 +113,18 @@ def group(sentences: Iterable[str], characters: int) -> Iterator[str]:
 
 
 def _cut(sentence: str, characters: int) -> Iterator[str]:
-    while len(sentence) > characters:
-        ends = [m.start() for m in _CLAUSE_END.finditer(sentence, 1, characters + 1)]
+    start = 0
+    while len(sentence) - start > characters:
+        limit = start + characters
+        ends = [m.start() for m in _CLAUSE_END.finditer(sentence, start + 1, limit + 1)]
         # Not so early that a snippet is left.
-        at = max((end for end in ends if characters // 3 <= end <= characters), default=0)
-        at = at or sentence.rfind(" ", 1, characters + 1)
-        at = at if at > 0 else characters
-        yield sentence[:at].strip()
-        sentence = sentence[at:].strip()
-    if sentence:
-        yield sentence
+        least = start + characters // 3
+        at = max((end for end in ends if least <= end <= limit), default=0)
+        at = at or sentence.rfind(" ", start + 1, limit + 1)
+        at = at if at > start else limit
+        yield sentence[start:at].strip()
+        start = at
+        while start < len(sentence) and sentence[start].isspace():
+            start += 1
+    if start < len(sentence):
+        yield sentence[start:].strip()
