@@ -87,6 +87,27 @@ void register_codec(py::module_& m) {
                 }
             },
             py::arg("stream") = py::none(), "Lets a stream begin anew, or all.")
+        .def(
+            "save",
+            [](const DecoderStream& stream, int number) {
+                std::vector<uint8_t> data;
+                {
+                    const py::gil_scoped_release release;
+                    data = stream.codec.save(number);
+                }
+                return to_bytes(data);
+            },
+            py::arg("stream"), "All that a stream's future depends on.")
+        .def(
+            "load",
+            [](DecoderStream& stream, int number, const py::bytes& data) {
+                const std::string_view view = data;
+                const py::gil_scoped_release release;
+                stream.codec.load(number, data_of(view), view.size());
+            },
+            py::arg("stream"), py::arg("data"),
+            "Go on with a saved stream in the place of this one. Raises ValueError if the data is damaged or "
+            "foreign.")
         .def_property_readonly("streams", [](const DecoderStream& stream) { return stream.codec.streams(); });
     py::class_<EncoderStream>(m, "MimiEncoder", "A stream of samples to codes.")
         .def(py::init([](std::shared_ptr<Model> model) {

@@ -99,19 +99,37 @@ void register_engine(py::module_& m) {
         .def("rewind", &Engine::rewind, py::arg("slot"), py::arg("rows"),
              "Drop all but the first rows rows; none is pending afterwards.")
         .def(
-            "save_prefix",
-            [](const Engine& engine, int slot) {
-                const auto data = engine.save_prefix(slot);
-                return py::bytes(reinterpret_cast<const char*>(data.data()), data.size());
-            },
+            "save_prefix", [](const Engine& engine, int slot) { return to_bytes(engine.save_prefix(slot)); },
             py::arg("slot"), "The keys and values of the evaluated rows (all but the pending one).")
         .def(
             "load_prefix",
             [](Engine& engine, int slot, const py::bytes& data) {
                 const std::string_view view = data;
-                engine.load_prefix(slot, reinterpret_cast<const uint8_t*>(view.data()), view.size());
+                const py::gil_scoped_release release;
+                engine.load_prefix(slot, data_of(view), view.size());
             },
             py::arg("slot"), py::arg("data"))
+        .def(
+            "save_slot",
+            [](const Engine& engine, int slot) {
+                std::vector<uint8_t> data;
+                {
+                    const py::gil_scoped_release release;
+                    data = engine.save_slot(slot);
+                }
+                return to_bytes(data);
+            },
+            py::arg("slot"),
+            "All that the slot's utterance needs to go on later: rows, the pending one, settings, noise.")
+        .def(
+            "load_slot",
+            [](Engine& engine, int slot, const py::bytes& data) {
+                const std::string_view view = data;
+                const py::gil_scoped_release release;
+                engine.load_slot(slot, data_of(view), view.size());
+            },
+            py::arg("slot"), py::arg("data"),
+            "Go on with a saved slot in this open one. Raises ValueError if the data is damaged or foreign.")
         .def("timings",
              [](const Engine& engine) {
                  const EngineTimings& t = engine.timings();

@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace csm {
@@ -29,6 +30,13 @@ void register_sampler(py::module_& m);
 void register_model(py::module_& m);
 void register_engine(py::module_& m);
 void register_codec(py::module_& m);
+
+inline py::bytes to_bytes(const std::vector<uint8_t>& data) {
+    return py::bytes(reinterpret_cast<const char*>(data.data()), data.size());
+}
+inline const uint8_t* data_of(std::string_view bytes) {
+    return reinterpret_cast<const uint8_t*>(bytes.data());
+}
 
 // A numpy array that owns the vector's memory.
 template <typename T>

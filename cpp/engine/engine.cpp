@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
 #include "nn/philox.h"
 #include "runtime/error.h"
@@ -43,6 +42,8 @@ ggml_type kv_type_of(const Model& model, const std::string& name) {
     throw ArgumentError(cat("kv_type is '", name, "', expected auto, f32 or f16"));
 }
 
+}  // namespace
+
 void check_sampling(const SamplerSettings& s, const char* prefix) {
     if (!(s.temperature >= 0.0f) || std::isinf(s.temperature))
         throw ArgumentError(
@@ -51,15 +52,6 @@ void check_sampling(const SamplerSettings& s, const char* prefix) {
     if (!(s.top_p > 0.0f && s.top_p <= 1.0f))
         throw ArgumentError(cat(prefix, "top_p is ", s.top_p, ", expected a number in (0, 1]"));
 }
-
-// Saved keys and values start with this.
-struct PrefixHeader {
-    char magic[8];
-    uint32_t type, layers, kv_width, rows;
-};
-constexpr char kPrefixMagic[8] = {'C', 'S', 'M', 'K', 'V', '0', '0', '1'};
-
-}  // namespace
 
 Engine::Engine(std::shared_ptr<const Model> model, int slots, int context, const std::string& kv_type)
     : model_(std::move(model)),
@@ -287,62 +279,6 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
     timings_.step_s += watch.seconds();
     timings_.steps += 1;
     timings_.frames += n;
-}
-
-std::vector<uint8_t> Engine::save_prefix(int slot) const {
-    const Slot& s = slot_at(slot);
-    const TransformerConfig& c = model_->csm().backbone;
-    PrefixHeader header{};
-    std::memcpy(header.magic, kPrefixMagic, sizeof kPrefixMagic);
-    header.type = cache_.k.front()->type;
-    header.layers = static_cast<uint32_t>(c.layers);
-    header.kv_width = static_cast<uint32_t>(c.kv_width());
-    header.rows = static_cast<uint32_t>(s.evaluated);
-    const size_t row = cache_.k.front()->nb[1], part = row * header.rows;
-    const size_t offset = row * static_cast<size_t>(cache_.capacity) * static_cast<size_t>(slot);
-    std::vector<uint8_t> out(sizeof header + 2 * part * header.layers);
-    std::memcpy(out.data(), &header, sizeof header);
-    uint8_t* at = out.data() + sizeof header;
-    for (size_t i = 0; part != 0 && i < cache_.k.size(); ++i) {
-        for (const ggml_tensor* t : {cache_.k[i], cache_.v[i]}) {
-            ggml_backend_tensor_get(t, at, offset, part);
-            at += part;
-        }
-    }
-    return out;
-}
-
-void Engine::load_prefix(int slot, const uint8_t* data, size_t bytes) {
-    Slot& s = slot_at(slot);
-    const TransformerConfig& c = model_->csm().backbone;
-    PrefixHeader header;
-    if (bytes < sizeof header) throw ArgumentError("the saved prefix is too short");
-    std::memcpy(&header, data, sizeof header);
-    if (std::memcmp(header.magic, kPrefixMagic, sizeof kPrefixMagic) != 0)
-        throw ArgumentError("the saved prefix has no valid header");
-    if (header.type != static_cast<uint32_t>(cache_.k.front()->type) ||
-        header.layers != static_cast<uint32_t>(c.layers) ||
-        header.kv_width != static_cast<uint32_t>(c.kv_width())) {
-        throw ArgumentError(cat("the saved prefix belongs to another model: ", header.layers,
-                                " layers of width ", header.kv_width, " against ", c.layers, " of ",
-                                c.kv_width(), ", or another cache type"));
-    }
-    const size_t row = cache_.k.front()->nb[1], part = row * header.rows;
-    if (header.rows > static_cast<uint32_t>(context_))
-        throw ArgumentError(cat("the saved prefix has ", header.rows, " rows, the slot holds ", context_));
-    if (bytes != sizeof header + 2 * part * header.layers)
-        throw ArgumentError("the saved prefix is damaged: its length does not fit its header");
-    const uint8_t* at = data + sizeof header;
-    const size_t offset = row * static_cast<size_t>(cache_.capacity) * static_cast<size_t>(slot);
-    for (size_t i = 0; part != 0 && i < cache_.k.size(); ++i) {
-        for (ggml_tensor* t : {cache_.k[i], cache_.v[i]}) {
-            ggml_backend_tensor_set(t, at, offset, part);
-            at += part;
-        }
-    }
-    s.evaluated = static_cast<int>(header.rows);
-    s.text = -1;
-    s.codes.clear();
 }
 
 }  // namespace csm

@@ -24,6 +24,9 @@ struct SlotSettings {
     SamplerSettings depth_sampling;
 };
 
+// Throws ArgumentError naming the first setting out of its range; prefix stands before its name.
+void check_sampling(const SamplerSettings& settings, const char* prefix);
+
 struct EngineTimings {
     double prefill_s = 0.0;
     int64_t prefill_rows = 0;
@@ -58,8 +61,14 @@ class Engine {
     // replace drawn ones. logits (may be null): n x codebooks x codes.
     void step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits);
 
+    // Keys and values of the evaluated rows, to begin other utterances with. Throws ArgumentError for data
+    // that is damaged or of another model; the slot is then as before. So do all that load.
     std::vector<uint8_t> save_prefix(int slot) const;
     void load_prefix(int slot, const uint8_t* data, size_t bytes);
+    // The whole slot, to go on with the utterance later in any open slot: the rows, the pending one included,
+    // the settings and the frame counter of the noise.
+    std::vector<uint8_t> save_slot(int slot) const;
+    void load_slot(int slot, const uint8_t* data, size_t bytes);
 
  private:
     struct Slot {

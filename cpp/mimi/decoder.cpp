@@ -4,6 +4,7 @@
 
 #include "mimi/chunks.h"
 #include "runtime/error.h"
+#include "runtime/saved_state.h"
 
 namespace csm {
 
@@ -11,6 +12,10 @@ namespace {
 
 // Graphs kept for reuse; each holds its activations.
 constexpr size_t kMaxGraphs = 8;
+
+constexpr StateMagic kStreamMagic = "CSMSTRM1";
+// Rotary positions are 32-bit numbers; this leaves months until they end.
+constexpr int64_t kMaxPosition = int64_t{1} << 30;
 
 size_t graph_nodes(const MimiModel& model, int streams) {
     return 64 + rvq_nodes(model.config.codebooks) + transformer_nodes(model.config.transformer) +
@@ -152,6 +157,48 @@ void MimiDecoder::reset(int stream) {
 
 void MimiDecoder::reset() {
     for (int stream = 0; stream < streams(); ++stream) reset(stream);
+}
+
+std::vector<uint8_t> MimiDecoder::save(int stream) const {
+    check_stream(stream);
+    const TransformerConfig& c = model_->config.transformer;
+    const int64_t position = transformer_.position(stream);
+    StateWriter out(kStreamMagic);
+    out.value(c.layers);
+    out.value(c.kv_width());
+    out.value(model_->config.window);
+    out.value(static_cast<uint64_t>(states_.bytes()));
+    out.value(position);
+    if (position > 0) {
+        states_.read(stream, out.room(states_.bytes()));
+        transformer_.read(stream, out.room(transformer_.bytes(position)));
+    }
+    return out.finish();
+}
+
+void MimiDecoder::load(int stream, const uint8_t* data, size_t bytes) {
+    check_stream(stream);
+    const TransformerConfig& c = model_->config.transformer;
+    const std::string what = "saved stream";
+    StateReader in(what, kStreamMagic, data, bytes);
+    in.expect("number of layers", c.layers);
+    in.expect("width of keys", c.kv_width());
+    in.expect("window", model_->config.window);
+    in.expect("size of the convolutions' past", static_cast<uint64_t>(states_.bytes()));
+    const auto position = in.value<int64_t>();
+    if (position < 0 || position > kMaxPosition)
+        throw ArgumentError(cat("the saved stream is damaged: it is ", position, " latents long"));
+    in.expect_left(position == 0 ? 0 : states_.bytes() + transformer_.bytes(position));
+    if (position == 0) {
+        reset(stream);
+        return;
+    }
+    const uint8_t* past = in.take(states_.bytes());
+    const uint8_t* keys = in.take(transformer_.bytes(position));
+    check_finite(what, GGML_TYPE_F32, keys, transformer_.bytes(position));
+    states_.write(stream, past, what);
+    transformer_.write(stream, position, keys, what);
+    used_[static_cast<size_t>(stream)] = true;
 }
 
 }  // namespace csm

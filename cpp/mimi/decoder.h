@@ -37,6 +37,10 @@ class MimiDecoder {
     // Starts another stream in the place of this one, or of every one.
     void reset(int stream);
     void reset();
+    // All that the future of a stream depends on, to go on with it later in the place of any stream. load()
+    // throws ArgumentError for data that is damaged or of another codec; the stream is then as before.
+    std::vector<uint8_t> save(int stream) const;
+    void load(int stream, const uint8_t* data, size_t bytes);
 
     int streams() const { return static_cast<int>(used_.size()); }
     int frame_size() const { return model_->config.frame_size(); }

@@ -68,4 +68,20 @@ void LatentTransformer::reset(int stream) {
     }
 }
 
+void LatentTransformer::read(int stream, uint8_t* out) const {
+    pieces(position(stream), [&](int64_t first, int64_t count) {
+        cache_.read(stream, first, count, out);
+        out += cache_.bytes(count);
+    });
+}
+
+void LatentTransformer::write(int stream, int64_t position, const uint8_t* data, const std::string& what) {
+    reset(stream);
+    pieces(position, [&](int64_t first, int64_t count) {
+        cache_.write(stream, first, count, data, what);
+        data += cache_.bytes(count);
+    });
+    position_[static_cast<size_t>(stream)] = position;
+}
+
 }  // namespace csm

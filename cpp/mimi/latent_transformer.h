@@ -5,6 +5,8 @@
 // the piece is written before it is read. Streams may stand at different positions.
 #pragma once
 
+#include <algorithm>
+
 #include "mimi/config.h"
 #include "nn/transformer.h"
 
@@ -26,7 +28,26 @@ class LatentTransformer {
     // Starts another stream in the place of this one.
     void reset(int stream);
 
+    // How many latents of a stream were run, and how many of them it still sees.
+    int64_t position(int stream) const { return position_[static_cast<size_t>(stream)]; }
+    int64_t seen(int64_t position) const { return std::min<int64_t>(position, window_ - 1); }
+    // Keys and values of what a stream at some position still sees, as bytes, bytes(position) of them.
+    // write() starts another stream at the position; it throws ArgumentError, naming `what`, if any number is
+    // not finite, and the stream is then one that begins.
+    size_t bytes(int64_t position) const { return cache_.bytes(seen(position)); }
+    void read(int stream, uint8_t* out) const;
+    void write(int stream, int64_t position, const uint8_t* data, const std::string& what);
+
  private:
+    // Calls f(first slot of the ring, latents) for the one or two pieces that hold what is still seen.
+    template <typename F>
+    void pieces(int64_t position, const F& f) const {
+        const int64_t count = seen(position), first = (position - count) % capacity_,
+                      before_end = std::min(count, capacity_ - first);
+        f(first, before_end);
+        f(0, count - before_end);
+    }
+
     TransformerConfig config_;
     int window_;
     int capacity_;

@@ -4,6 +4,7 @@
 
 #include "kernels/kernels.h"
 #include "nn/transformer.h"
+#include "runtime/saved_state.h"
 
 namespace csm {
 
@@ -17,6 +18,36 @@ KvCache::KvCache(TensorPool& pool, const TransformerConfig& config, int capacity
 
 size_t KvCache::tensors(const TransformerConfig& config) {
     return 2 * static_cast<size_t>(config.layers);
+}
+
+size_t KvCache::bytes(int64_t count) const {
+    return 2 * k.size() * k.front()->nb[1] * static_cast<size_t>(count);
+}
+
+void KvCache::read(int slot, int64_t first, int64_t count, uint8_t* out) const {
+    if (count == 0) return;
+    const size_t row = k.front()->nb[1], part = row * static_cast<size_t>(count);
+    const size_t offset = row * static_cast<size_t>(int64_t{capacity} * slot + first);
+    for (size_t i = 0; i < k.size(); ++i) {
+        for (const ggml_tensor* t : {k[i], v[i]}) {
+            ggml_backend_tensor_get(t, out, offset, part);
+            out += part;
+        }
+    }
+}
+
+void KvCache::write(int slot, int64_t first, int64_t count, const uint8_t* data,
+                    const std::string& what) const {
+    if (count == 0) return;
+    check_finite(what, k.front()->type, data, bytes(count));
+    const size_t row = k.front()->nb[1], part = row * static_cast<size_t>(count);
+    const size_t offset = row * static_cast<size_t>(int64_t{capacity} * slot + first);
+    for (size_t i = 0; i < k.size(); ++i) {
+        for (ggml_tensor* t : {k[i], v[i]}) {
+            ggml_backend_tensor_set(t, data, offset, part);
+            data += part;
+        }
+    }
 }
 
 namespace {

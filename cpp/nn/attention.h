@@ -4,6 +4,7 @@
 // for a single query splits the keys over the threads, which makes the result depend on their number.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "runtime/graph.h"
@@ -22,6 +23,13 @@ struct KvCache {
     // Describes the tensors in the pool; the pool's owner allocates.
     KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type);
     static size_t tensors(const TransformerConfig& config);
+
+    // Keys and values of rows first .. first + count - 1 of a slot as bytes, bytes(count) of them: for each
+    // layer the keys, then the values. write() throws ArgumentError, naming `what`, if any of them is no
+    // finite number; nothing is written then.
+    size_t bytes(int64_t count) const;
+    void read(int slot, int64_t first, int64_t count, uint8_t* out) const;
+    void write(int slot, int64_t first, int64_t count, const uint8_t* data, const std::string& what) const;
 };
 
 // What attention reads and writes in one pass. Tokens are ordered by sequence, then by query: token = b *

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/kernels.h"
+#include "runtime/saved_state.h"
 
 namespace csm {
 
@@ -75,11 +76,13 @@ void ConvStates::add(const ResidualBlock& block) {
 
 void ConvStates::add(const void* layer, int channels, int steps) {
     if (steps > 0)
-        states_[layer] = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, int64_t{channels} * steps, streams_);
+        states_.emplace_back(
+            layer, ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, int64_t{channels} * steps, streams_));
 }
 
 ggml_tensor* ConvStates::of(const void* layer) const {
-    const auto it = states_.find(layer);
+    const auto it = std::find_if(states_.begin(), states_.end(),
+                                 [layer](const auto& state) { return state.first == layer; });
     return it == states_.end() ? nullptr : it->second;
 }
 
@@ -94,6 +97,27 @@ void ConvStates::reset() {
 void ConvStates::reset(int stream) {
     for (const auto& [layer, state] : states_)
         ggml_backend_tensor_memset(state, 0, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+}
+
+size_t ConvStates::bytes() const {
+    size_t total = 0;
+    for (const auto& [layer, state] : states_) total += state->nb[1];
+    return total;
+}
+
+void ConvStates::read(int stream, uint8_t* out) const {
+    for (const auto& [layer, state] : states_) {
+        ggml_backend_tensor_get(state, out, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+        out += state->nb[1];
+    }
+}
+
+void ConvStates::write(int stream, const uint8_t* data, const std::string& what) {
+    check_finite(what, GGML_TYPE_F32, data, bytes());
+    for (const auto& [layer, state] : states_) {
+        ggml_backend_tensor_set(state, data, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+        data += state->nb[1];
+    }
 }
 
 namespace {

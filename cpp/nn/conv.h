@@ -10,8 +10,8 @@
 // weights are read once for all of them.
 #pragma once
 
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "nn/linear.h"
@@ -80,6 +80,11 @@ class ConvStates {
     // Lets streams begin anew.
     void reset();
     void reset(int stream);
+    // The past of a stream as bytes, bytes() of them. write() throws ArgumentError, naming `what`, if any
+    // number is not finite; nothing is written then.
+    size_t bytes() const;
+    void read(int stream, uint8_t* out) const;
+    void write(int stream, const uint8_t* data, const std::string& what);
 
     ggml_tensor* of(const void* layer) const;  // null where no past is needed
     ggml_tensor* selected() const { return selected_; }
@@ -89,8 +94,8 @@ class ConvStates {
 
     TensorPool& pool_;
     int streams_;
-    ggml_tensor* selected_;  // I32 {max_selected}
-    std::map<const void*, ggml_tensor*> states_;
+    ggml_tensor* selected_;                                     // I32 {max_selected}
+    std::vector<std::pair<const void*, ggml_tensor*>> states_;  // in the order in which they were added
 };
 
 // States of the selected streams from number `first` on, as many as the activations have.

@@ -212,6 +212,21 @@ class Engine:
             ValueError: If they are damaged or belong to another model.
         """
 
+    def save_slot(self, slot: int) -> bytes:
+        """All that the slot's utterance needs to go on later, in any slot.
+
+        Keys and values of the evaluated rows, the pending row, the sampling settings and the frame
+        counter of the noise.
+        """
+
+    def load_slot(self, slot: int, data: bytes) -> None:
+        """Go on with a saved slot in this open one, whatever it held.
+
+        Raises:
+            ValueError: If the data is damaged, of another model or longer than the context; the
+                slot is then as before.
+        """
+
     def timings(self) -> dict[str, float]:
         """Sums since creation: prefill_s, prefill_rows, step_s, steps, frames."""
 
@@ -261,6 +276,21 @@ class MimiDecoder:
 
         Raises:
             ValueError: If there is no such stream.
+        """
+
+    def save(self, stream: int) -> bytes:
+        """All that a stream's future depends on: the codec's past of it.
+
+        Raises:
+            ValueError: If there is no such stream.
+        """
+
+    def load(self, stream: int, data: bytes) -> None:
+        """Go on with a saved stream in the place of this one.
+
+        Raises:
+            ValueError: If there is no such stream, or the data is damaged or of another codec; the
+                stream is then as before.
         """
 
     @property
