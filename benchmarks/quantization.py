@@ -151,7 +151,7 @@ def _speak(
         frames: Of each.
         codes: What to say; the model draws it itself if they are None.
     """
-    engine = _core.Engine(csm._model, slots=len(SENTENCES))
+    engine = _core.Engine(csm.model.core, slots=len(SENTENCES))
     slots = []
     for seed, sentence in enumerate(SENTENCES):
         slot = engine.open(seed=seed)

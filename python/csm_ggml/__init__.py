@@ -21,12 +21,17 @@ if TYPE_CHECKING:
         AudioFileError,
         BackendError,
         ContextLengthError,
+        DeadlineExceeded,
+        JobCancelled,
         ModelFormatError,
         ModelNotFoundError,
+        QueueFull,
         VoiceFileError,
     )
     from csm_ggml.longform.reading import LongForm
     from csm_ggml.longform.recording import Progress, Recording
+    from csm_ggml.speech.job import Job
+    from csm_ggml.speech.meter import SchedulerStats
     from csm_ggml.speech.options import GenerateOptions
     from csm_ggml.voices.segment import Segment
     from csm_ggml.voices.voice import Voice
@@ -38,12 +43,17 @@ __all__ = [
     "BackendError",
     "ContextLengthError",
     "Conversation",
+    "DeadlineExceeded",
     "GenerateOptions",
+    "Job",
+    "JobCancelled",
     "LongForm",
     "ModelFormatError",
     "ModelNotFoundError",
     "Progress",
+    "QueueFull",
     "Recording",
+    "SchedulerStats",
     "Segment",
     "SpokenTurn",
     "Stats",
@@ -60,6 +70,11 @@ _HOMES = {
     "AudioFileError": "errors",
     "BackendError": "errors",
     "ContextLengthError": "errors",
+    "DeadlineExceeded": "errors",
+    "Job": "speech.job",
+    "JobCancelled": "errors",
+    "QueueFull": "errors",
+    "SchedulerStats": "speech.meter",
     "Conversation": "conversation",
     "GenerateOptions": "speech.options",
     "LongForm": "longform.reading",

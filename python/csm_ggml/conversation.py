@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.watermark import Watermark
-from csm_ggml.speech.dialogue import Dialogue
-from csm_ggml.speech.engine import Engine
-from csm_ggml.speech.generation import Request
-from csm_ggml.speech.options import SEED_LIMIT, Sampling, check_count, resolve_seed
-from csm_ggml.speech.pool import Pool
-from csm_ggml.speech.requests import RequestBuilder, check_options
-from csm_ggml.speech.synthesis import WHOLE, ChunkSizes, Decoder, synthesize
+from csm_ggml.speech.options import SEED_LIMIT, check_count, resolve_seed
+from csm_ggml.speech.request import Request
+from csm_ggml.speech.resolve import Known, Resolver
+from csm_ggml.speech.scheduler import Scheduler
+from csm_ggml.speech.utterance import WHOLE, ChunkSizes
+from csm_ggml.text.turns import parse_turns
 from csm_ggml.voices.prompt import SpokenSegment
 from csm_ggml.voices.segment import Segment
+
+# Unread speech after which a stream pauses.
+BUFFER_SECONDS = 60.0
 
 
 class Conversation:
     """Several speakers, turn by turn; made by `CSM.conversation`.
 
-    It keeps an engine with one slot for itself until it is closed: use it in a `with` block, or
+    It keeps the KV cache of what was said: in a slot of the engine, or, when others need the slot,
+    saved beside it, so that any number of conversations may be open. Use it in a `with` block, or
     call `close`. When its context is full, the oldest turns are forgotten, whole ones, and those
     that remain are evaluated again; voices and the context given at the beginning never are.
     One utterance at a time: it may be used from several threads, but they wait for each other.
@@ -31,46 +35,30 @@ class Conversation:
 
     def __init__(
         self,
-        engines: Pool[Engine],
-        requests: RequestBuilder,
-        decoders: Pool[Decoder],
+        scheduler: Scheduler,
+        resolver: Resolver,
         *,
-        sample_rate: int,
-        frame_size: int,
-        codebooks: int,
         watermark: Callable[[], Watermark | None],
         seed: int | None,
         options: Mapping[str, Any],
     ) -> None:
         """See `CSM.conversation`."""
-        self._engines = engines
-        self._requests = requests
-        self._decoders = decoders
-        self._sizes = {
-            "sample_rate": sample_rate,
-            "frame_size": frame_size,
-            "codebooks": codebooks,
-        }
+        self._scheduler = scheduler
+        self._resolver = resolver
         self._watermark = watermark
         self._seed = resolve_seed(seed)
-        self._options = dict(options)
-        check_options(self._options)
-        # What every utterance has in common; also finds wrong options now and not at the first.
-        self._first = requests.request("a", self._seed, self._options)
-        self._known = {
-            id(segment): spoken
-            for segment, spoken in zip(
-                options.get("context") or (),
-                self._first.context[self._first.voices :],
-                strict=True,
-            )
-        }
+        self._options = {k: v for k, v in options.items() if k not in ("voice", "context")}
+        known = Known()
+        voices = resolver.voices(options.get("voice"), known)
+        self._conditioning = resolver.conditioning(voices, options.get("context"), known)
+        # Who says text without a tag; also finds wrong options now and not at the first utterance.
+        self._speaker = resolver.speaker(options, voices)
+        resolver.settings(self._options)
         self._lock = threading.Lock()
         self._owner: int | None = None
-        self._lent = ExitStack()
-        self._engine: Engine | None = None
-        self._dialogue: Dialogue | None = None
-        self._segments: list[SpokenSegment] = []
+        self._dialogue = scheduler.lease(self._conditioning)
+        scheduler.release_with(self, self._dialogue)
+        self._segments: tuple[SpokenSegment, ...] = ()
         self._closed = False
 
     @property
@@ -133,25 +121,20 @@ class Conversation:
         Raises:
             ValueError: As for `Segment` in `context`.
         """
-        [spoken] = self._requests.context([segment], {})
+        spoken = self._resolver.encoded(segment)
         with self._alone():
-            self._segments.append(spoken)
-            if self._dialogue is not None:
-                self._dialogue.segments.append(spoken)
+            self._segments += (spoken,)
 
     def close(self) -> None:
-        """Give the engine back; nothing can be said any more."""
+        """Give the cache up; nothing can be said any more."""
         with self._alone():
             self._closed = True
-            self._engine = self._dialogue = None
-            self._lent.close()
+            self._scheduler.release(self._dialogue)
 
     def __enter__(self) -> Conversation:
-        """The conversation."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         self.close()
 
     @contextmanager
@@ -175,68 +158,33 @@ class Conversation:
     def _request(self, text: str, seed: int | None, options: Mapping[str, Any]) -> Request:
         if own := sorted({"voice", "context"} & set(options)):
             raise TypeError(f"{own[0]} belongs to the whole conversation, not to one utterance")
+        options = {**self._options, **options}
+        speaker = options.get("speaker")
+        turns = parse_turns(text, speaker=self._speaker if speaker is None else speaker)
+        settings = self._resolver.settings(options)
         if seed is None:
             seed, self._seed = self._seed, (self._seed + 1) % SEED_LIMIT
-        return self._requests.request(text, seed, {**self._options, **options}, self._known)
+        request = Request(tuple(turns), resolve_seed(seed), settings, self._conditioning)
+        return self._resolver.checked(request)
 
     def _speak(self, request: Request, chunks: ChunkSizes) -> Generator[Audio, None, None]:
         with self._alone():
             if self._closed:
                 raise RuntimeError("the conversation is closed")
-            engine, dialogue = self._place()
-            before = list(self._segments)
-            try:
-                speech = synthesize(
-                    engine,
-                    self._requests.prompts,
-                    self._decoders,
-                    [request],
-                    chunks=chunks,
-                    dialogue=dialogue,
-                    watermark=self._watermark(),
-                    **self._sizes,
-                )
-                with closing(speech):
-                    for _, chunk in speech:
-                        if chunk.finish_reason is not None:
-                            # The last chunk: who takes it need not ask for another.
-                            self._segments = list(dialogue.segments)
-                        yield chunk
-            except GeneratorExit:
-                if self._segments == before:
-                    dialogue.restore(before)
-                raise
-            except BaseException as error:
-                self._segments = before
-                self._engine = self._dialogue = None
-                # Nobody knows what state the engine was left in: the pool drops it.
-                self._lent.__exit__(type(error), error, error.__traceback__)
-                raise
-
-    def _place(self) -> tuple[Engine, Dialogue]:
-        """The engine and the slot; both anew at the beginning and after an error."""
-        if self._engine is None or self._dialogue is None:
-            self._engine, slot = self._lent.enter_context(_borrow_slot(self._engines))
-            self._dialogue = Dialogue(
-                self._engine,
-                slot,
-                self._requests.prompts,
-                context=self._first.context[self._first.voices :],
-                prefix=self._first.prefix,
-                segments=self._segments,
+            job = self._scheduler.submit(
+                replace(request, history=self._segments),
+                chunks=chunks,
+                buffer=BUFFER_SECONDS,
+                watermark=self._watermark(),
+                lease=self._dialogue,
             )
-        return self._engine, self._dialogue
-
-
-@contextmanager
-def _borrow_slot(engines: Pool[Engine]) -> Iterator[tuple[Engine, int]]:
-    """An engine and a slot of it, freed when the block ends or its owner is garbage."""
-    with engines.borrow() as engine:
-        slot = engine.open(seed=0, **Sampling().as_dict())
-        try:
-            yield engine, slot
-        except GeneratorExit:
-            engine.close(slot)
-            raise
-        else:
-            engine.close(slot)
+            try:
+                for chunk in job:
+                    if chunk.finish_reason is not None:
+                        # The last chunk: who takes it need not ask for another.
+                        job.wait()
+                        job.check()
+                        self._segments = job.segments
+                    yield chunk
+            finally:
+                job.cancel()

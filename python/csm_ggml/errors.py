@@ -9,8 +9,11 @@ __all__ = [
     "AudioFileError",
     "BackendError",
     "ContextLengthError",
+    "DeadlineExceeded",
+    "JobCancelled",
     "ModelFormatError",
     "ModelNotFoundError",
+    "QueueFull",
     "VoiceFileError",
 ]
 
@@ -40,3 +43,24 @@ class AudioFileError(ValueError):
 
 class VoiceFileError(ValueError):
     """A voice file is damaged, incomplete, of a later version or none at all."""
+
+
+class QueueFull(RuntimeError):  # noqa: N818
+    """More requests wait than the scheduler's queue takes.
+
+    Attributes:
+        retry_after: Seconds after which there will probably be room.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        """Keep the wait beside the message."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class JobCancelled(RuntimeError):  # noqa: N818
+    """The job was cancelled, or the model closed, before the speech was complete."""
+
+
+class DeadlineExceeded(TimeoutError):  # noqa: N818
+    """The speech was not complete at the job's deadline."""

@@ -3,11 +3,21 @@
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from csm_ggml import Audio
+from csm_ggml.loading.geometry import Geometry
+from csm_ggml.speech.options import Length
+from csm_ggml.speech.request import Conditioning, Request, Settings
+from csm_ggml.speech.scheduler import Scheduler
+from csm_ggml.speech.utterance import WHOLE, ChunkSizes
+from csm_ggml.text.turns import parse_turns
+from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
 
 CODEBOOKS = 2
 FRAME_SIZE = 4
+RATE = 50
 END = (0, 0)
 
 
@@ -78,6 +88,87 @@ class ScriptedEngine:
     def load_prefix(self, slot: int, data: bytes) -> None:
         self.open_slots[slot].rows = pickle.loads(data)
 
+    def save_slot(self, slot: int) -> bytes:
+        return pickle.dumps(self.open_slots[slot])
+
+    def load_slot(self, slot: int, data: bytes) -> None:
+        # Its own script comes with it; that of the opening is for the next one.
+        self._scripts.insert(0, self.open_slots[slot].script)
+        vars(self.open_slots[slot]).update(vars(pickle.loads(data)))
+
+
+class HashEngine:
+    """Says what its rows, its seed and the number of the frame determine, as a model does.
+
+    It keeps account of its slots like the real one: an open slot has a pending row, what is rewound
+    is gone, a slot that is closed is empty.
+    """
+
+    def __init__(self, *, slots: int = 1, context: int = 64, end: int = 12) -> None:
+        self.slots = slots
+        self.context = context
+        self.steps: list[list[int]] = []
+        self.appended: list[int] = []
+        self._end = end  # one frame in so many ends a turn
+        self._open: dict[int, dict[str, Any]] = {}
+
+    def open(self, **settings: float) -> int:
+        slot = next(i for i in range(self.slots) if i not in self._open)
+        self._open[slot] = {"rows": [], "seed": settings["seed"], "frame": 0}
+        return slot
+
+    def close(self, slot: int) -> None:
+        del self._open[slot]
+
+    def reseed(self, slot: int, **settings: float) -> None:
+        self._open[slot].update(seed=settings["seed"], frame=0)
+
+    def append(self, slot: int, text: np.ndarray, audio: np.ndarray) -> None:
+        rows = self._open[slot]["rows"]
+        self.appended.append(len(text))
+        rows += [
+            (int(t),) if t >= 0 else tuple(map(int, a)) for t, a in zip(text, audio, strict=True)
+        ]
+        assert len(rows) <= self.context
+
+    def step(self, slots: Sequence[int]) -> tuple[np.ndarray, None]:
+        assert len(set(slots)) == len(slots)
+        self.steps.append(list(slots))
+        frames = []
+        for slot in slots:
+            state = self._open[slot]
+            drawn = hash((tuple(state["rows"]), state["seed"], state["frame"]))
+            frame = END if drawn % self._end == 0 else (1 + drawn % 49, drawn // 49 % 50)
+            state["rows"].append(frame)
+            state["frame"] += 1
+            assert len(state["rows"]) <= self.context
+            frames.append(frame)
+        return np.array(frames, np.int32), None
+
+    def position(self, slot: int) -> int:
+        return len(self._open[slot]["rows"])
+
+    def rewind(self, slot: int, rows: int) -> None:
+        assert rows < max(1, self.position(slot))
+        del self._open[slot]["rows"][rows:]
+
+    def save_prefix(self, slot: int) -> bytes:
+        return pickle.dumps(self._open[slot]["rows"][:-1])
+
+    def load_prefix(self, slot: int, data: bytes) -> None:
+        self._open[slot]["rows"] = pickle.loads(data)
+
+    def save_slot(self, slot: int) -> bytes:
+        return pickle.dumps(self._open[slot])
+
+    def load_slot(self, slot: int, data: bytes) -> None:
+        self._open[slot] = pickle.loads(data)
+
+    @property
+    def idle(self) -> bool:
+        """Whether all slots are closed."""
+        return not self._open
+
 
 class CountingDecoder:
     """Samples tell the frame's first code and how many frames of its stream went before."""
@@ -97,6 +188,12 @@ class CountingDecoder:
     def reset(self, stream: int) -> None:
         self.frames[stream] = 0
 
+    def save(self, stream: int) -> bytes:
+        return pickle.dumps(self.frames[stream])
+
+    def load(self, stream: int, data: bytes) -> None:
+        self.frames[stream] = pickle.loads(data)
+
 
 class LetterTokenizer:
     """One id a character."""
@@ -106,3 +203,45 @@ class LetterTokenizer:
 
     def encode_turn(self, speaker: int, text: str) -> list[int]:
         return [self.bos, *map(ord, f"[{speaker}]{text}"), self.eos]
+
+
+def letter_prompts() -> PromptBuilder:
+    return PromptBuilder(LetterTokenizer(), codebooks=CODEBOOKS, audio_vocab_size=51)  # type: ignore[arg-type]
+
+
+def scheduler_of(engine: Any, *, decoder: Any = CountingDecoder, **settings: Any) -> Scheduler:
+    """A scheduler around a fake engine; who waits for a job does the work, unless threads=True."""
+    return Scheduler(
+        lambda slots: engine,
+        decoder,
+        letter_prompts(),
+        Geometry(RATE, FRAME_SIZE, CODEBOOKS, engine.context),
+        **{"slots": engine.slots, "threads": False, **settings},
+    )
+
+
+def request(
+    text: str,
+    max_frames: int | None = 5,
+    *,
+    context: Sequence[SpokenSegment] = (),
+    seed: int = 1,
+    sound: bool = True,
+    **settings: Any,
+) -> Request:
+    return Request(
+        turns=tuple(parse_turns(text)),
+        seed=seed,
+        settings=Settings(length=Length(max_frames), **settings),
+        conditioning=Conditioning(context=tuple(context)),
+        sound=sound,
+    )
+
+
+def speak(
+    engine: Any, *requests: Request, chunks: ChunkSizes = WHOLE, **settings: Any
+) -> list[tuple[int, Audio]]:
+    """All chunks of requests that are asked for together, each with the number of its request."""
+    scheduler = scheduler_of(engine, **settings)
+    jobs = [scheduler.submit(each, chunks=chunks) for each in requests]
+    return [(number, chunk) for number, job in enumerate(jobs) for chunk in job]

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from csm_ggml import CSM, Audio, ContextLengthError, ModelFormatError, ModelNotFoundError, Segment
 from csm_ggml.convert import make_random
+from csm_ggml.speech.options import Sampling
 
 TEXT = "[0]Hello there."
 
@@ -411,7 +412,8 @@ def test_public_names() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _no_leftovers(csm: CSM) -> Iterator[None]:
     yield
-    # Every engine is back in the pool with all of its slots free.
-    for _, engine in csm._engines._idle:
-        slots = [engine.open() for _ in range(engine.slots)]  # type: ignore[call-arg]
-        assert len(slots) == engine.slots
+    # Every slot is free, and nothing waits.
+    loop = csm.scheduler._runner.loop
+    assert not loop.busy and loop._engine is not None
+    slots = [loop._engine.open(seed=0, **Sampling().as_dict()) for _ in range(csm.scheduler.slots)]
+    assert len(set(slots)) == csm.scheduler.slots

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_what_is_not_heard_to_the_end_was_never_said(csm: CSM, voices: list[Voic
         assert np.array_equal(talk.say(LINES[1]).codes, wanted)
 
 
-def test_an_interrupted_turn_was_never_said(
+def test_a_turn_that_failed_was_never_said(
     csm: CSM, voices: list[Voice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
@@ -112,12 +113,12 @@ def test_an_interrupted_turn_was_never_said(
         talk.say(LINES[0])
         other.say(LINES[0])
 
-        def interrupt(_: object) -> float:
-            raise KeyboardInterrupt
+        def fail(_: object) -> float:
+            raise ArithmeticError
 
         with monkeypatch.context() as patch:
-            patch.setattr("csm_ggml.speech.synthesis.level_db", interrupt)
-            with pytest.raises(KeyboardInterrupt):
+            patch.setattr("csm_ggml.speech.utterance.level_db", fail)
+            with pytest.raises(ArithmeticError):
                 talk.say("[1]Never mind.")
         assert [turn.text for turn in talk.turns] == ["How are you?"]
         assert np.array_equal(talk.say(LINES[1]).codes, other.say(LINES[1]).codes)
@@ -191,8 +192,8 @@ def test_wrong_use(csm: CSM) -> None:
         talk.say("Hi.")
 
 
-def test_a_dropped_conversation_gives_its_engine_back(path: Path) -> None:
-    csm = CSM.from_pretrained(path, device="cpu", threads=1)
+def test_a_conversation_gives_its_slot_back(path: Path) -> None:
+    csm = CSM.from_pretrained(path, device="cpu", threads=1, slots=1)
     for close in (True, False, True):
         talk = csm.conversation(**GREEDY)
         talk.say("Hi.")
@@ -200,8 +201,29 @@ def test_a_dropped_conversation_gives_its_engine_back(path: Path) -> None:
             talk.close()
         del talk
         gc.collect()
-    [(_, engine)] = csm._engines._idle
-    assert engine.open(**{"seed": 0}) == 0  # type: ignore[call-arg]
+    csm.generate("Hi.", **GREEDY)
+    loop = csm.scheduler._runner.loop
+    assert not loop._held and not loop._saved and not loop._leases
+
+
+def test_more_conversations_than_slots(csm: CSM, path: Path, voices: list[Voice]) -> None:
+    few = CSM.from_pretrained(path, device="cpu", threads=1, slots=2)
+    few.generate("Hi.", voice=voices, max_frames=1)  # Evaluates the voices.
+    with ExitStack() as stack:
+        talks = [
+            stack.enter_context(few.conversation(voice=voices, seed=n, max_frames=4))
+            for n in range(7)
+        ]
+        alone = [
+            stack.enter_context(csm.conversation(voice=voices, seed=n, max_frames=4))
+            for n in range(7)
+        ]
+        for line in LINES:
+            for talk, other in zip(talks, alone, strict=True):
+                audio, expected = talk.say(line), other.say(line)
+                assert np.array_equal(audio.samples, expected.samples)
+                # What was said before was saved, and is not evaluated again.
+                assert audio.stats.prefill_rows == expected.stats.prefill_rows
 
 
 def test_threads_wait_for_each_other(csm: CSM) -> None:

@@ -1,66 +1,53 @@
 """The loop around the engine, without a model: stop rules, limits, turns, slots, batches."""
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
 import pytest
-from csm_ggml import Audio, ContextLengthError
-from csm_ggml.speech.engine import PREFILL_ROWS
-from csm_ggml.speech.generation import Request, check_fits, generate_frames
+from csm_ggml import Audio, ContextLengthError, JobCancelled
+from csm_ggml.speech.loop import ROWS_ALONE
 from csm_ggml.speech.options import Length, Sampling
-from csm_ggml.speech.pool import Pool
+from csm_ggml.speech.request import Request, check_fits
 from csm_ggml.speech.stop import StopRules
-from csm_ggml.speech.synthesis import ChunkSizes, synthesize
-from csm_ggml.text.turns import Turn, parse_turns
+from csm_ggml.speech.utterance import ChunkSizes
+from csm_ggml.text.turns import Turn
 from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
-from fakes import CODEBOOKS, END, FRAME_SIZE, CountingDecoder, LetterTokenizer, ScriptedEngine
-
-RATE = 50
+from fakes import (
+    CODEBOOKS,
+    END,
+    FRAME_SIZE,
+    RATE,
+    CountingDecoder,
+    ScriptedEngine,
+    letter_prompts,
+    request,
+    scheduler_of,
+    speak,
+)
 
 
 @pytest.fixture
 def prompts() -> PromptBuilder:
-    return PromptBuilder(LetterTokenizer(), codebooks=CODEBOOKS, audio_vocab_size=51)  # type: ignore[arg-type]
+    return letter_prompts()
 
 
-def request(text: str, max_frames: int | None = 5, **more: Any) -> Request:
-    fields: dict[str, Any] = {"context": (), "sampling": Sampling(), "seed": 1, **more}
-    return Request(turns=tuple(parse_turns(text)), length=Length(max_frames), **fields)
-
-
-def frames(engine: ScriptedEngine, prompts: PromptBuilder, *requests: Request) -> list[Any]:
+def frames(engine: ScriptedEngine, *requests: Request) -> list[Any]:
+    """Frame by frame: request, turn, codes (None where the turn just ends), finish reason."""
     return [
-        (s.request, s.turn, None if s.codes is None else tuple(s.codes.tolist()), s.finish_reason)
-        for step in generate_frames(engine, prompts, requests, frame_rate=12.5)
-        for s in step
+        (
+            number,
+            chunk.turns[0].index,
+            tuple(chunk.codes[0].tolist()) if len(chunk.codes) else None,
+            chunk.turns[0].finish_reason,
+        )
+        for number, chunk in speak(engine, *requests, chunks=ChunkSizes(1, 1))
     ]
 
 
-def speak(
-    engine: ScriptedEngine,
-    prompts: PromptBuilder,
-    *requests: Request,
-    chunks: ChunkSizes | None = None,
-) -> list[tuple[int, Audio]]:
-    return list(
-        synthesize(
-            engine,
-            prompts,
-            Pool(CountingDecoder, keep=1),
-            requests,
-            sample_rate=RATE,
-            frame_size=FRAME_SIZE,
-            codebooks=CODEBOOKS,
-            **({} if chunks is None else {"chunks": chunks}),
-        )
-    )
-
-
-def test_the_frame_of_zeros_ends_the_turn_and_is_dropped(prompts: PromptBuilder) -> None:
+def test_the_frame_of_zeros_ends_the_turn_and_is_dropped() -> None:
     engine = ScriptedEngine([[(1, 2), (0, 3), (4, 0), END]])
-    assert frames(engine, prompts, request("a")) == [
+    assert frames(engine, request("a")) == [
         (0, 0, (1, 2), None),
         (0, 0, (0, 3), None),
         (0, 0, (4, 0), None),
@@ -69,8 +56,8 @@ def test_the_frame_of_zeros_ends_the_turn_and_is_dropped(prompts: PromptBuilder)
     assert not engine.open_slots
 
 
-def test_first_frame_may_be_the_end(prompts: PromptBuilder) -> None:
-    [(_, audio)] = speak(ScriptedEngine([[END]]), prompts, request("a"))
+def test_first_frame_may_be_the_end() -> None:
+    [(_, audio)] = speak(ScriptedEngine([[END]]), request("a"))
     assert audio.samples.shape == (0,)
     assert audio.samples.dtype == np.float32
     assert audio.codes.shape == (0, CODEBOOKS)
@@ -79,22 +66,22 @@ def test_first_frame_may_be_the_end(prompts: PromptBuilder) -> None:
     assert audio.stats.rtf == float("inf")
 
 
-def test_the_limit_cuts(prompts: PromptBuilder) -> None:
+def test_the_limit_cuts() -> None:
     engine = ScriptedEngine([[]])
-    steps = frames(engine, prompts, request("a", max_frames=3))
+    steps = frames(engine, request("a", max_frames=3))
     assert [step[3] for step in steps] == [None, None, "max_frames"]
     assert len(engine.steps) == 3
 
 
-def test_without_a_limit_the_text_sets_one(prompts: PromptBuilder) -> None:
+def test_without_a_limit_the_text_sets_one() -> None:
     engine = ScriptedEngine([[]], context=2048)
-    assert len(frames(engine, prompts, request("Hello.", max_frames=None))) == 69  # 5.5 s
+    assert len(frames(engine, request("Hello.", max_frames=None))) == 69  # 5.5 s at 12.5 Hz
     assert Length().frames(Turn(0, "x" * 5000), 12.5) == 1125  # 90 s
 
 
-def test_the_context_cuts(prompts: PromptBuilder) -> None:
+def test_the_context_cuts() -> None:
     engine = ScriptedEngine([[]], context=10)
-    assert len(frames(engine, prompts, request("a", max_frames=100))) == 10 - 6
+    assert len(frames(engine, request("a", max_frames=100))) == 10 - 6
 
 
 def test_too_long_a_text_is_an_error_with_both_numbers(prompts: PromptBuilder) -> None:
@@ -112,9 +99,9 @@ def test_context_segments_count(prompts: PromptBuilder) -> None:
         check_fits(request("a", context=(spoken,)), prompts, 18)
 
 
-def test_turns_follow_in_the_same_slot(prompts: PromptBuilder) -> None:
+def test_turns_follow_in_the_same_slot() -> None:
     engine = ScriptedEngine([[(1, 1), END, (2, 2), (3, 3), (4, 4), END]])
-    steps = frames(engine, prompts, request("[0]a[1]b[0]c", max_frames=2))
+    steps = frames(engine, request("[0]a[1]b[0]c", max_frames=2))
     assert [(turn, reason) for _, turn, _, reason in steps] == [
         (0, None),
         (0, "eos"),
@@ -132,11 +119,11 @@ def test_turns_follow_in_the_same_slot(prompts: PromptBuilder) -> None:
     ]  # fmt: skip
 
 
-def test_oldest_turns_are_forgotten_whole(prompts: PromptBuilder) -> None:
+def test_oldest_turns_are_forgotten_whole() -> None:
     context = SpokenSegment(Turn(0, "v"), np.full((1, CODEBOOKS), 9, np.int32))
     script = [(1, 1), (1, 1), END, (2, 2), (2, 2), END, (3, 3), END]
     engine = ScriptedEngine([script], context=34)
-    steps = frames(engine, prompts, request("[0]a[0]b[0]c", max_frames=8, context=(context,)))
+    steps = frames(engine, request("[0]a[0]b[0]c", max_frames=8, context=(context,)))
     assert [step[3] for step in steps if step[3]] == ["eos", "eos", "eos"]
 
     def words(letter: str) -> list[tuple[int, ...]]:
@@ -153,16 +140,16 @@ def test_oldest_turns_are_forgotten_whole(prompts: PromptBuilder) -> None:
 
 def test_long_prompts_go_in_parts(prompts: PromptBuilder) -> None:
     engine = ScriptedEngine([[END]], context=2048)
-    text = "a" * (2 * PREFILL_ROWS)
-    frames(engine, prompts, request(text))
+    text = "a" * (2 * ROWS_ALONE)
+    frames(engine, request(text))
     rows = prompts.text_rows(Turn(0, text)).text.tolist()
     assert [row[0] for row in engine.history[0].rows[:-1]] == rows
 
 
-def test_requests_join_and_leave(prompts: PromptBuilder) -> None:
+def test_requests_join_and_leave() -> None:
     scripts = [[(1, 1), END], [(2, 2)] * 4 + [END], [(3, 3), (3, 3), END]]
     engine = ScriptedEngine(scripts, slots=2)
-    steps = frames(engine, prompts, request("a"), request("b"), request("c"))
+    steps = frames(engine, request("a"), request("b"), request("c"))
     for number, script in enumerate(scripts):
         own = [codes for index, _, codes, _ in steps if index == number]
         assert own == [*script[:-1], None]
@@ -170,9 +157,9 @@ def test_requests_join_and_leave(prompts: PromptBuilder) -> None:
     assert not engine.open_slots
 
 
-def test_settings_reach_the_slot(prompts: PromptBuilder) -> None:
+def test_settings_reach_the_slot() -> None:
     engine = ScriptedEngine([[END]])
-    frames(engine, prompts, request("a", seed=42, sampling=Sampling(temperature=0.5, top_k=3)))
+    frames(engine, request("a", seed=42, sampling=Sampling(temperature=0.5, top_k=3)))
     assert engine.history[0].settings == {
         "seed": 42,
         "temperature": 0.5,
@@ -184,90 +171,76 @@ def test_settings_reach_the_slot(prompts: PromptBuilder) -> None:
     }
 
 
-def test_closing_interrupting_or_failing_frees_the_slots(prompts: PromptBuilder) -> None:
+def test_cancelling_and_failing_free_the_slots() -> None:
     engine = ScriptedEngine([[]])
-    steps = generate_frames(engine, prompts, [request("a")], frame_rate=12.5)
-    next(steps)
+    scheduler = scheduler_of(engine)
+    job = scheduler.submit(request("a", max_frames=50), chunks=ChunkSizes(1, 1))
+    next(job)
     assert engine.open_slots
-    steps.close()
+    job.cancel()
+    with pytest.raises(JobCancelled):
+        list(job)
     assert not engine.open_slots
 
-    for error in (KeyboardInterrupt, RuntimeError):
-        engine = ScriptedEngine([[], []], slots=2)
+    engine = ScriptedEngine([[], []], slots=2)
 
-        def fail(_: Any, error: type[BaseException] = error) -> Any:
-            raise error
+    def fail(_: Any) -> Any:
+        raise RuntimeError("broken")
 
-        engine.step = fail  # type: ignore[method-assign]
-        with pytest.raises(error):
-            frames(engine, prompts, request("a"), request("b"))
-        assert not engine.open_slots
+    engine.step = fail  # type: ignore[method-assign]
+    scheduler = scheduler_of(engine)
+    for broken in [scheduler.submit(request("a")), scheduler.submit(request("b"))]:
+        with pytest.raises(RuntimeError, match="broken"):
+            broken.result()
 
 
-def test_the_next_step_runs_while_the_frame_before_is_used(prompts: PromptBuilder) -> None:
+def test_the_next_step_runs_while_the_frame_before_is_decoded() -> None:
     engine = ScriptedEngine([[(1, 1), (2, 2), (3, 3), END]])
-    begun, threads = threading.Semaphore(0), set()
-    step = engine.step
+    order: list[str] = []
+    threads, step = set(), engine.step
+    stepped = threading.Semaphore(0)
 
     def tell(slots: Any) -> Any:
-        threads.add(threading.current_thread())
-        begun.release()
+        threads.add(threading.current_thread().name)
+        order.append("step")
+        stepped.release()
         return step(slots)
 
+    class Decoder(CountingDecoder):
+        def decode(self, codes: np.ndarray, streams: Any) -> np.ndarray:
+            # The step after the one that made these codes begins without waiting for this.
+            assert stepped.acquire(timeout=10) and stepped.acquire(timeout=10)
+            stepped.release()
+            threads.add(threading.current_thread().name)
+            return super().decode(codes, streams)
+
     engine.step = tell  # type: ignore[method-assign]
-    seen = 0
-    for [found] in generate_frames(engine, prompts, [request("a")], frame_rate=12.5):
-        assert begun.acquire(timeout=10)  # for this frame itself
-        if found.finish_reason is None:
-            assert begun.acquire(timeout=10)
-            begun.release()
-        seen += 1
-    assert seen == 4
-    assert threading.current_thread() not in threads
+    [(_, audio)] = speak(engine, request("a"), decoder=Decoder, threads=True)
+    assert len(audio.codes) == 3 and len(order) == 4
+    assert threads == {"csm-step", "csm-scheduler"}
 
 
-def test_what_was_begun_is_waited_for(prompts: PromptBuilder) -> None:
-    engine = ScriptedEngine([[]])
-    busy, step = threading.Event(), engine.step
+def test_the_level_of_the_frame_before_decides() -> None:
+    class Decoder(CountingDecoder):
+        def decode(self, codes: np.ndarray, streams: Any) -> np.ndarray:
+            level = np.where(codes[:, :, :1] == 9, 0.7, 0.01).astype(np.float32)
+            return np.repeat(level, FRAME_SIZE, axis=2).reshape(len(codes), -1)
 
-    def slow(slots: Any) -> Any:
-        busy.set()
-        time.sleep(0.05)
-        found = step(slots)
-        busy.clear()
-        return found
-
-    engine.step = slow  # type: ignore[method-assign]
-    steps = generate_frames(engine, prompts, [request("a")], frame_rate=12.5)
-    next(steps)
-    assert busy.wait(10)
-    steps.close()
-    assert not busy.is_set()
-    assert not engine.open_slots
-
-
-def test_the_level_of_the_frame_before_decides(prompts: PromptBuilder) -> None:
     engine = ScriptedEngine([[(9, 1), (0, 2), (0, 3), (0, 4), (0, 5)]])
     asked = request("a", stop=StopRules(silence_frames=2, silence_db=-20))
-    made: list[Any] = []
-
-    def level(number: int) -> float:
-        assert number == 0
-        return -3.0 if made[-1].codes[0] == 9 else -40.0
-
-    for found in generate_frames(engine, prompts, [asked], frame_rate=12.5, level=level):
-        made += found
+    [(_, audio)] = speak(engine, asked, decoder=Decoder)
     # The second and third are silent, which is known when the fourth is there.
-    assert [step.finish_reason for step in made] == [None, None, None, "silence"]
+    assert (len(audio.codes), audio.finish_reason) == (4, "silence")
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 2), (2, 3), (100, 100)])
-def test_chunks_joined_are_the_whole(prompts: PromptBuilder, sizes: tuple[int, int]) -> None:
+def test_chunks_joined_are_the_whole(sizes: tuple[int, int]) -> None:
     script = [(1, 1), (2, 2), (3, 3), END, (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), END]
 
     def run(chunks: ChunkSizes | None) -> list[Audio]:
         engine = ScriptedEngine([script])
-        return [a for _, a in speak(engine, prompts, request("[0]a[1]b"), chunks=chunks)]
+        sizes = {} if chunks is None else {"chunks": chunks}
+        return [a for _, a in speak(engine, request("[0]a[1]b"), **sizes)]  # type: ignore[arg-type]
 
     whole = Audio.concatenate(run(None))
     chunks = run(ChunkSizes(*sizes))
@@ -281,9 +254,9 @@ def test_chunks_joined_are_the_whole(prompts: PromptBuilder, sizes: tuple[int, i
     assert all(len(chunk.turns) == 1 and chunk.turns[0].start == 0 for chunk in chunks)
 
 
-def test_turns_of_an_audio(prompts: PromptBuilder) -> None:
+def test_turns_of_an_audio() -> None:
     engine = ScriptedEngine([[(1, 1), (2, 2), END, (3, 3), END]])
-    audio = Audio.concatenate(a for _, a in speak(engine, prompts, request("[0]a[1]b")))
+    audio = Audio.concatenate(a for _, a in speak(engine, request("[0]a[1]b")))
     assert [(t.index, t.speaker, t.text, t.start, t.frames) for t in audio.turns] == [
         (0, 0, "a", 0, 2),
         (1, 1, "b", 2, 1),
@@ -292,9 +265,9 @@ def test_turns_of_an_audio(prompts: PromptBuilder) -> None:
     assert audio.samples[::FRAME_SIZE].tolist() == pytest.approx([1, 2.001, 3])
 
 
-def test_stats(prompts: PromptBuilder) -> None:
+def test_stats() -> None:
     engine = ScriptedEngine([[(1, 1), (2, 2), END]])
-    [(_, audio)] = speak(engine, prompts, request("ab"))
+    [(_, audio)] = speak(engine, request("ab"))
     stats = audio.stats
     assert (stats.frames, stats.codebooks, stats.prefill_rows) == (2, CODEBOOKS, 7)
     assert stats.audio_seconds == 2 * FRAME_SIZE / RATE
@@ -304,23 +277,3 @@ def test_stats(prompts: PromptBuilder) -> None:
     assert 0 < stats.codec_seconds <= stats.total_seconds
     assert stats.codes_per_second == pytest.approx(4 / stats.total_seconds)
     assert stats.rtf == pytest.approx(stats.total_seconds / stats.audio_seconds)
-
-
-def test_pool_lends_each_object_to_one() -> None:
-    made: list[object] = []
-
-    def make(_: int) -> object:
-        made.append(object())
-        return made[-1]
-
-    pool = Pool(make, keep=1)
-    with pool.borrow() as first, pool.borrow() as second:
-        assert first is not second
-    with pool.borrow() as third:
-        assert third in made[:2]
-    with pool.borrow(2) as other:
-        assert other not in made[:2]
-    with pytest.raises(RuntimeError), pool.borrow(2):
-        raise RuntimeError
-    with pool.borrow(2) as fresh:
-        assert fresh is not other

@@ -294,7 +294,8 @@ def test_memory_does_not_grow_with_the_text(csm: CSM) -> None:
     def take(speech: Iterator[Audio]) -> int:
         most = 0
         for number, _ in enumerate(speech, start=1):
-            most = max(most, len(csm._codec.decoders._idle))
+            stats = csm.scheduler.stats()
+            most = max(most, stats.queued + stats.prefilling + stats.speaking)
             made.append(number)
         return most
 

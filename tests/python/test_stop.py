@@ -8,14 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio
-from csm_ggml.speech.generation import Request, generate_frames, spoken_codes
-from csm_ggml.speech.options import Length, Sampling
-from csm_ggml.speech.pool import Pool
 from csm_ggml.speech.stop import StopDetector, StopRules, level_db, resolve_stop_rules, worst
-from csm_ggml.speech.synthesis import ChunkSizes, synthesize
-from csm_ggml.text.turns import parse_turns
-from csm_ggml.voices.prompt import PromptBuilder
-from fakes import CODEBOOKS, END, FRAME_SIZE, CountingDecoder, LetterTokenizer, ScriptedEngine
+from csm_ggml.speech.utterance import ChunkSizes
+from fakes import END, FRAME_SIZE, ScriptedEngine, request, speak
 
 LOUD = float("inf")
 
@@ -103,42 +98,13 @@ def test_the_worst_reason_of_several_turns() -> None:
 # Drawing again
 
 
-@pytest.fixture
-def prompts() -> PromptBuilder:
-    return PromptBuilder(LetterTokenizer(), codebooks=CODEBOOKS, audio_vocab_size=51)  # type: ignore[arg-type]
-
-
-def request(text: str, retries: int, **more: Any) -> Request:
-    fields: dict[str, Any] = {"seed": 7, "length": Length(3), **more}
-    turns = tuple(parse_turns(text))
-    return Request(turns=turns, context=(), sampling=Sampling(), retries=retries, **fields)
-
-
-def speak(
-    engine: ScriptedEngine, prompts: PromptBuilder, request: Request, chunks: ChunkSizes
-) -> list[Audio]:
-    speech = synthesize(
-        engine,
-        prompts,
-        Pool(CountingDecoder, keep=1),
-        [request],
-        sample_rate=50,
-        frame_size=FRAME_SIZE,
-        codebooks=CODEBOOKS,
-        chunks=chunks,
-    )
-    return [audio for _, audio in speech]
-
-
 CUT = [(1, 1), (2, 2), (3, 3)]
 
 
 @pytest.mark.parametrize("chunks", [ChunkSizes(1, 1), ChunkSizes(99, 99)])
-def test_a_cut_turn_is_drawn_again_with_the_next_seed(
-    prompts: PromptBuilder, chunks: ChunkSizes
-) -> None:
+def test_a_cut_turn_is_drawn_again_with_the_next_seed(chunks: ChunkSizes) -> None:
     engine = ScriptedEngine([[*CUT, *CUT, (4, 4), END]])
-    [audio] = speak(engine, prompts, request("a", retries=5), chunks)
+    [(_, audio)] = speak(engine, request("a", 3, seed=7, retries=5), chunks=chunks)
     assert audio.codes.tolist() == [[4, 4]]
     assert audio.samples.tolist() == [4.0] * FRAME_SIZE
     assert audio.finish_reason == "eos"
@@ -150,21 +116,19 @@ def test_a_cut_turn_is_drawn_again_with_the_next_seed(
     assert engine.history[0].rows == [*text, (4, 4), END]
 
 
-def test_without_retries_it_stays_cut(prompts: PromptBuilder) -> None:
-    [audio] = speak(
-        ScriptedEngine([[*CUT, END]]), prompts, request("a", retries=0), ChunkSizes(9, 9)
-    )
+def test_without_retries_it_stays_cut() -> None:
+    [(_, audio)] = speak(ScriptedEngine([[*CUT, END]]), request("a", 3, seed=7))
     assert (audio.finish_reason, audio.turns[0].seed) == ("max_frames", 7)
 
 
-def test_the_best_attempt_is_kept_and_what_follows_hears_that_one(prompts: PromptBuilder) -> None:
+def test_the_best_attempt_is_kept_and_what_follows_hears_that_one() -> None:
     rules = StopRules(loop_frames=3)
     loop = [(5, 5), (5, 6), (5, 7)]
     # Three attempts at the first turn: a loop, a cut, a loop. Two at the second.
     script = [*loop, *CUT, *loop, (8, 8), (9, 9), (8, 1), (6, 6), END]
     engine = ScriptedEngine([script])
-    asked = request("[0]a[0]b", retries=2, stop=rules)
-    first, second = speak(engine, prompts, asked, ChunkSizes(1, 1))
+    asked = request("[0]a[0]b", 3, seed=7, retries=2, stop=rules)
+    (_, first), (_, second) = speak(engine, asked, chunks=ChunkSizes(1, 1))
     assert first.codes.tolist() == [list(frame) for frame in CUT]
     assert first.samples[::FRAME_SIZE].tolist() == pytest.approx([1, 2.001, 3.002])
     assert (first.turns[0].finish_reason, first.turns[0].seed) == ("max_frames", 8)
@@ -175,11 +139,11 @@ def test_the_best_attempt_is_kept_and_what_follows_hears_that_one(prompts: Promp
     assert engine.history[0].rows == [*words[0], *CUT, END, *words[1], (6, 6), END]
 
 
-def test_codes_alone(prompts: PromptBuilder) -> None:
+def test_codes_alone() -> None:
     engine = ScriptedEngine([[*CUT, (4, 4), END, (6, 6), END]])
-    steps = generate_frames(engine, prompts, [request("[0]a[1]b", retries=1)], frame_rate=12.5)
-    assert spoken_codes(steps, CODEBOOKS).tolist() == [[4, 4], [6, 6]]
-    assert spoken_codes([], CODEBOOKS).shape == (0, CODEBOOKS)
+    chunks = speak(engine, request("[0]a[1]b", 3, retries=1, sound=False), decoder=None)
+    audio = Audio.concatenate(chunk for _, chunk in chunks)
+    assert audio.codes.tolist() == [[4, 4], [6, 6]] and not len(audio.samples)
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_a_file_without_tokenizer_is_a_format_error() -> None:
     ],
 )
 def test_llama3_vocabulary(real_model: CSM, text: str, ids: list[int]) -> None:
-    assert real_model._text_tokenizer().encode(text) == ids
+    assert real_model.model.tokenizer.encode(text) == ids
     assert real_model.tokenize("[0]Hi.\n") == [128000, 58, 15, 60, 13347, 13, 128001]
 
 

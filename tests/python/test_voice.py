@@ -251,7 +251,7 @@ def test_damaged_files(voice: Voice, tmp_path: Path) -> None:
 
 def test_the_cache_is_bounded(csm: CSM) -> None:
     cache = PrefixCache()
-    prompts = csm._prompts
+    prompts = csm._resolver.prompts
     made = []
     for number in range(KEEP + 1):
         codes = np.full((1, 8), number, np.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import cached_property
 
 import numpy as np
@@ -11,35 +12,25 @@ import numpy.typing as npt
 from csm_ggml import _core
 from csm_ggml.audio.audio import load_audio, to_mono
 from csm_ggml.errors import ModelFormatError
+from csm_ggml.loading.calls import core_call
 from csm_ggml.loading.codec_probe import probe
-from csm_ggml.speech.pool import Pool
-from csm_ggml.speech.synthesis import Decoder
 
-# Frames per call: memory stays flat in the length of the audio.
+# Frames per call: memory stays flat in the length of the audio, Ctrl-C is noticed between calls,
+# and speech that is being made at the same time is kept waiting for no longer.
 DECODE_FRAMES = 25
-ENCODE_FRAMES = 250
-# Idle ones kept for the next call; a decoder has the streams of a whole batch.
-IDLE_DECODERS = 4
-IDLE_ENCODERS = 2
+ENCODE_FRAMES = 8
 
 
 class Codec:
-    """The codec of a loaded model.
-
-    Attributes:
-        decoders: Streaming decoders to borrow, by their number of streams; reset a stream before
-            use.
-    """
+    """The codec of a loaded model, for whole arrays. May be used from several threads."""
 
     def __init__(self, model: _core.Model) -> None:
-        """Take the model whose codec it is."""
+        self._model = model
         self._config = model.config
-        self.decoders: Pool[Decoder] = Pool(
-            lambda streams: _core.MimiDecoder(model, streams), keep=IDLE_DECODERS
-        )
-        self._encoders: Pool[_core.MimiEncoder] = Pool(
-            lambda _: _core.MimiEncoder(model), keep=IDLE_ENCODERS
-        )
+        self._decoder: _core.MimiDecoder | None = None
+        self._encoder: _core.MimiEncoder | None = None
+        self._decoding = threading.Lock()
+        self._encoding = threading.Lock()
 
     def decode(self, codes: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """See `CSM.decode`."""
@@ -54,22 +45,24 @@ class Codec:
         if array.size and not (array.min() >= 0 and array.max() < limit):
             raise ValueError(f"codes must be in 0..{limit - 1}, got {array.min()}..{array.max()}")
         array = array.astype(np.int32, copy=False)
-        with self.decoders.borrow() as decoder:
-            decoder.reset(0)
+        with self._decoding, core_call():
+            if self._decoder is None:
+                self._decoder = _core.MimiDecoder(self._model)
+            self._decoder.reset(0)
             parts = [
-                decoder.decode(array[np.newaxis, start : start + DECODE_FRAMES], [0])[0]
+                self._decoder.decode(array[start : start + DECODE_FRAMES])
                 for start in range(0, len(array), DECODE_FRAMES)
             ]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     @cached_property
     def probed(self) -> tuple[float, ...]:
-        """What tells this codec from others; see `csm_ggml.loading.codec_probe`."""
+        """What tells this codec from others; see `codec_probe`."""
         config = self._config
         return probe(self.decode, int(config["csm.codebooks"]), int(config["mimi.codebook_size"]))
 
     def encode(
-        self, samples: npt.ArrayLike | str | os.PathLike[str], sample_rate: int | None
+        self, samples: npt.ArrayLike | str | os.PathLike[str], sample_rate: int | None = None
     ) -> npt.NDArray[np.int32]:
         """See `CSM.encode`."""
         if not self._config["mimi.has_encoder"]:
@@ -85,10 +78,12 @@ class Codec:
         else:
             mono = to_mono(samples, rate if sample_rate is None else sample_rate, rate)
         step = ENCODE_FRAMES * int(self._config["mimi.frame_size"])
-        with self._encoders.borrow() as encoder:
-            encoder.reset()
+        with self._encoding, core_call():
+            if self._encoder is None:
+                self._encoder = _core.MimiEncoder(self._model)
+            self._encoder.reset()
             parts = [
-                encoder.encode(mono[start : start + step], final=start + step >= len(mono))
+                self._encoder.encode(mono[start : start + step], final=start + step >= len(mono))
                 for start in range(0, len(mono), step)
             ]
         return np.concatenate([np.asarray(part, np.int32) for part in parts])

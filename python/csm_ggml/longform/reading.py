@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy.typing as npt
 
 from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
+from csm_ggml.audio.watermark import Watermark
 from csm_ggml.errors import ContextLengthError
 from csm_ggml.longform.pieces import split_pieces
-from csm_ggml.speech.generation import Request
 from csm_ggml.speech.options import SEED_LIMIT, check_count, number
-from csm_ggml.speech.requests import RequestBuilder, as_voices
+from csm_ggml.speech.request import Request
+from csm_ggml.speech.resolve import Known, Resolver
+from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.stop import worst
-from csm_ggml.text.turns import check_speaker
+from csm_ggml.speech.window import as_done
 from csm_ggml.voices.prompt import SpokenSegment
 
 MODES = ("batch", "chain")
@@ -90,10 +93,6 @@ def trim_silence(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDAr
     return samples[start : (int(loud[-1]) + 1) * window + keep]
 
 
-# Speaks requests: (requests, slots) -> number of a request and its speech, one chunk a turn.
-Speak = Callable[[Iterable[Request], int], Iterator[tuple[int, Audio]]]
-
-
 class LongReading:
     """One long text on its way to speech.
 
@@ -105,43 +104,55 @@ class LongReading:
 
     def __init__(
         self,
-        requests: RequestBuilder,
-        speak: Speak,
+        scheduler: Scheduler,
+        resolver: Resolver,
         text: str,
         *,
         seed: int,
         long_form: LongForm,
         options: Mapping[str, Any],
+        priority: str = "bulk",
+        watermark: Watermark | None = None,
     ) -> None:
         """Take the text apart and check everything.
+
+        Args:
+            scheduler: Speaks the pieces.
+            resolver: Makes requests of them.
+            text: What to say.
+            seed: Of the first piece.
+            long_form: How it is spoken.
+            options: As for `CSM.generate`.
+            priority: "live" or "bulk".
+            watermark: Gets each piece before it is handed out, and returns its samples.
 
         Raises:
             As `CSM.generate`.
         """
-        self._requests = requests
-        self._speak = speak
+        self._scheduler = scheduler
+        self._resolver = resolver
+        self._how: dict[str, Any] = {"priority": priority, "watermark": watermark}
         self.form = long_form
-        self._options = dict(options)
-        if self._options.get("retries") is None:
-            self._options["retries"] = RETRIES
-        self._options["voice"] = voices = as_voices(options.get("voice"))
-        speaker = options.get("speaker")
-        if speaker is None:
-            speaker = voices[0].speaker if voices else 0
-        self.pieces = split_pieces(
-            text, speaker=check_speaker(speaker), characters=long_form.piece_characters
-        )
         self.seed = seed
-        self._known: dict[int, SpokenSegment] = {}
-        first = self.request(0)
-        # Voices and context, which a prompt begins with; a voice's own prefix is kept for them.
-        self._fixed = first.context
-        for index in range(1, len(self.pieces)):
-            self.request(index)
+        settings = resolver.settings(options)
+        if options.get("retries") is None:
+            settings = replace(settings, retries=RETRIES)
+        self._settings = settings
+        known = Known()
+        voices = resolver.voices(options.get("voice"), known)
+        self.pieces = split_pieces(
+            text,
+            speaker=resolver.speaker(options, voices),
+            characters=long_form.piece_characters,
+        )
+        # Voices and context, which each prompt begins with.
+        self._conditioning = resolver.conditioning(voices, options.get("context"), known)
+        for index in range(len(self.pieces)):
+            resolver.checked(self.request(index))
 
     def anchors(self) -> list[int]:
         """Pieces that are spoken first: one for each speaker of whom nothing is known otherwise."""
-        known = {segment.turn.speaker for segment in self._fixed}
+        known = {segment.turn.speaker for segment in self._conditioning.segments}
         candidates: dict[int, list[int]] = {}
         for index, piece in enumerate(self.pieces):
             if piece.turn.speaker not in known:
@@ -173,8 +184,7 @@ class LongReading:
                 codes = known[index]
             else:
                 context = tuple(segment for _, segment in anchors)
-                [(_, audio)] = self._speak([self._conditioned(index, context)], 1)
-                spoken[index] = audio
+                spoken[index] = audio = self._say(self._after(index, context))
                 codes = audio.codes
             anchors.append((index, SpokenSegment(self.pieces[index].turn, codes)))
         make = self._chain if self.form.mode == "chain" else self._batch
@@ -195,10 +205,11 @@ class LongReading:
         rest = [i for i in range(start, len(self.pieces)) if i not in spoken]
         yield from list(spoken.items())
         context = tuple(segment for _, segment in anchors)
-        requests = (self._conditioned(index, context) for index in rest)
-        slots = max(1, min(self.form.batch_size, len(rest)))
-        for at, audio in self._speak(requests, slots):
-            yield rest[at], audio
+        requests = (self._after(index, context) for index in rest)
+        jobs = as_done(self._scheduler, requests, self.form.batch_size, **self._how)
+        with closing(jobs):  # type: ignore[type-var]
+            for at, job in jobs:
+                yield rest[at], job.result()
 
     def _chain(
         self,
@@ -218,17 +229,23 @@ class LongReading:
                 previous: tuple[SpokenSegment, ...] = ()
                 if before is not None and index - 1 not in are_anchors:
                     previous = (SpokenSegment(self.pieces[index - 1].turn, before),)
-                [(_, audio)] = self._speak([self._conditioned(index, context, previous)], 1)
+                audio = self._say(self._after(index, context, previous))
             before = audio.codes
             yield index, audio
 
     def request(self, index: int) -> Request:
         """A piece as if it were spoken alone."""
         seed = (self.seed + index) % SEED_LIMIT
-        turns = [self.pieces[index].turn]
-        return self._requests.request_turns(turns, seed, self._options, self._known)
+        return Request((self.pieces[index].turn,), seed, self._settings, self._conditioning)
 
-    def _conditioned(
+    def _say(self, request: Request) -> Audio:
+        job = self._scheduler.submit(request, **self._how)
+        try:
+            return job.result()
+        finally:
+            job.cancel()
+
+    def _after(
         self,
         index: int,
         anchors: tuple[SpokenSegment, ...],
@@ -236,9 +253,16 @@ class LongReading:
     ) -> Request:
         """A piece's request; what was spoken before is left out where it does not fit."""
         request = self.request(index)
+        fixed = (*self._conditioning.segments, *anchors)
         for more in (previous, ()):
             try:
-                return self._requests.conditioned(request, (*self._fixed, *anchors), more)
+                if not anchors:
+                    # A voice's own prefix serves all.
+                    kept = self._conditioning
+                    return self._resolver.checked(
+                        replace(request, conditioning=replace(kept, context=(*kept.context, *more)))
+                    )
+                return self._resolver.with_context(request, fixed, more)
             except ContextLengthError:
                 continue
         return request

@@ -85,8 +85,8 @@ def job_digest(reading: LongReading, fingerprint: str) -> str:
         "model": fingerprint,
         "pieces": [(p.turn.speaker, p.turn.text, p.paragraph) for p in reading.pieces],
         "form": [reading.form.mode, reading.form.pause, reading.form.paragraph_pause],
-        "context": prefix_key(request.context),
-        "options": repr((request.sampling, request.length, request.stop, request.retries)),
+        "context": prefix_key(request.conditioning.segments),
+        "options": repr(request.settings),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 

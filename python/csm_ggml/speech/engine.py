@@ -1,8 +1,7 @@
-"""What the loops around the compiled engine ask of it, and what they count."""
+"""What the scheduler asks of the compiled engine and of the codec, and what it counts."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,20 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.voices.prompt import Rows
-
-# Rows given to the backbone in one call: between calls Ctrl-C is noticed.
-PREFILL_ROWS = 256
-
 
 class Engine(Protocol):
     """The part of `_core.Engine` that is used."""
 
     @property
-    def slots(self) -> int: ...  # noqa: D102
+    def slots(self) -> int: ...
     @property
-    def context(self) -> int: ...  # noqa: D102
-    def open(  # noqa: D102
+    def context(self) -> int: ...
+    def open(
         self,
         *,
         seed: int,
@@ -34,8 +28,8 @@ class Engine(Protocol):
         depth_top_k: int,
         depth_top_p: float,
     ) -> int: ...
-    def close(self, slot: int) -> None: ...  # noqa: D102
-    def reseed(  # noqa: D102
+    def close(self, slot: int) -> None: ...
+    def reseed(
         self,
         slot: int,
         *,
@@ -47,14 +41,27 @@ class Engine(Protocol):
         depth_top_k: int,
         depth_top_p: float,
     ) -> None: ...
-    def append(  # noqa: D102
+    def append(
         self, slot: int, text: npt.NDArray[np.int32], audio: npt.NDArray[np.int32]
     ) -> Any: ...
-    def step(self, slots: Sequence[int]) -> tuple[npt.NDArray[np.int32], Any]: ...  # noqa: D102
-    def position(self, slot: int) -> int: ...  # noqa: D102
-    def rewind(self, slot: int, rows: int) -> None: ...  # noqa: D102
-    def save_prefix(self, slot: int) -> bytes: ...  # noqa: D102
-    def load_prefix(self, slot: int, data: bytes) -> None: ...  # noqa: D102
+    def step(self, slots: Sequence[int]) -> tuple[npt.NDArray[np.int32], Any]: ...
+    def position(self, slot: int) -> int: ...
+    def rewind(self, slot: int, rows: int) -> None: ...
+    def save_prefix(self, slot: int) -> bytes: ...
+    def load_prefix(self, slot: int, data: bytes) -> None: ...
+    def save_slot(self, slot: int) -> bytes: ...
+    def load_slot(self, slot: int, data: bytes) -> None: ...
+
+
+class Decoder(Protocol):
+    """The part of `_core.MimiDecoder` that is used."""
+
+    def decode(
+        self, codes: npt.NDArray[np.int32], streams: Sequence[int]
+    ) -> npt.NDArray[np.float32]: ...
+    def reset(self, stream: int) -> None: ...
+    def save(self, stream: int) -> bytes: ...
+    def load(self, stream: int, data: bytes) -> None: ...
 
 
 @dataclass
@@ -65,13 +72,4 @@ class Costs:
     prefill_rows: int = 0
     prefill_seconds: float = 0.0
     lm_seconds: float = 0.0
-
-
-def prefill(engine: Engine, slot: int, rows: Rows, costs: Costs) -> None:
-    """Append rows to a slot; add to the costs."""
-    started = time.perf_counter()
-    for start in range(0, len(rows), PREFILL_ROWS):
-        part = rows[start : start + PREFILL_ROWS]
-        engine.append(slot, part.text, part.audio)
-    costs.prefill_seconds += time.perf_counter() - started
-    costs.prefill_rows += len(rows)
+    codec_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What many utterances begin with - a voice - evaluated once: its keys and values are kept."""
+"""KV prefixes: what many prompts begin with, such as a voice, is evaluated once and kept."""
 
 from __future__ import annotations
 
@@ -8,39 +8,28 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csm_ggml.speech.engine import Costs, Engine, prefill
-from csm_ggml.speech.options import Sampling
 from csm_ggml.voices.prompt import PromptBuilder, Rows, SpokenSegment
 
-# Voices that a model remembers; of a long voice of CSM-1B each holds up to 64 MB.
+# Prefixes that a model remembers; of a long voice of CSM-1B each holds up to 64 MB.
 KEEP = 8
 
 
 @dataclass(eq=False)
-class Prefix:
-    """Rows that a prompt may begin with.
+class KVPrefix:
+    """Rows that a prompt begins with, and their keys and values once somebody has computed them.
 
     Attributes:
         rows: The rows, the one that ends the last audio included.
-        data: What `_core.Engine.save_prefix` made of all but the last of them (that one is
-            evaluated with whatever follows); None until somebody has evaluated them.
+        data: What `_core.Engine.save_prefix` returned for all rows but the last, which is
+            evaluated with whatever follows it; None until a prompt with this prefix was evaluated.
     """
 
     rows: Rows
     data: bytes | None = None
 
-    def evaluate(self, engine: Engine) -> None:
-        """Compute the keys and values in a slot of an idle engine."""
-        slot = engine.open(seed=0, **Sampling().as_dict())
-        try:
-            prefill(engine, slot, self.rows, Costs())
-            self.data = engine.save_prefix(slot)
-        finally:
-            engine.close(slot)
-
 
 def prefix_key(segments: Sequence[SpokenSegment]) -> str:
-    """A digest of who says what and how."""
+    """A digest of the segments: speakers, texts and codes."""
     digest = hashlib.sha256()
     for segment in segments:
         text = segment.turn.text.encode()
@@ -51,35 +40,34 @@ def prefix_key(segments: Sequence[SpokenSegment]) -> str:
 
 
 class PrefixCache:
-    """The prefixes that one model has met, the least recently used one dropped first.
+    """The prefixes that one model has met; the least recently used one is dropped first.
 
-    May be used from several threads. Two that meet a new prefix at once both evaluate it, which
-    costs time but gives the same.
+    May be used from several threads.
     """
 
     def __init__(self) -> None:
-        """Start empty."""
-        self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[str, KVPrefix] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
         self, segments: Sequence[SpokenSegment], prompts: PromptBuilder, data: bytes | None = None
-    ) -> Prefix:
+    ) -> KVPrefix:
         """The prefix of these segments.
 
         Args:
             segments: What the prompt begins with; at least one.
             prompts: Builds the rows.
-            data: Keys and values from a voice's file, where it holds them.
+            data: Keys and values from a voice's file, where it holds them. A prefix that came from
+                a file is kept apart from the one that this model computes of the same segments, so
+                that a wrong file harms only those who use it.
         """
         key = prefix_key(segments)
+        if data is not None:
+            key += hashlib.sha256(data).hexdigest()
         with self._lock:
             if key not in self._prefixes:
-                self._prefixes[key] = Prefix(prompts.context_rows(segments))
-            prefix = self._prefixes[key]
+                self._prefixes[key] = KVPrefix(prompts.context_rows(segments), data)
             self._prefixes.move_to_end(key)
             if len(self._prefixes) > KEEP:
                 self._prefixes.popitem(last=False)
-        if prefix.data is None:
-            prefix.data = data
-        return prefix
+            return self._prefixes[key]

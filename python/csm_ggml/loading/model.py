@@ -1,0 +1,82 @@
+"""A loaded checkpoint: what it is, its tokenizer and its codec."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from csm_ggml import _core
+from csm_ggml.loading import hub
+from csm_ggml.loading.backends import load_backends
+from csm_ggml.loading.calls import core_call
+from csm_ggml.loading.codec import Codec
+from csm_ggml.loading.fingerprint import fingerprint
+from csm_ggml.loading.geometry import Geometry
+from csm_ggml.text.tokenizer import TextTokenizer
+
+
+class Model:
+    """Weights, hyper-parameters, tokenizer and codec of one checkpoint.
+
+    Attributes:
+        core: The weights.
+        name: What it was loaded as.
+        files: What it was loaded from.
+        config: Hyper-parameters under the names of docs/GGUF.md.
+        geometry: Sizes that speech is measured in.
+        codec: Mimi alone.
+        fingerprint: 32 hexadecimal digits that tell this model, in this number format, from all
+            others; of the hyper-parameters and parts of the files.
+    """
+
+    def __init__(self, core: _core.Model, *, name: str = "csm", files: Sequence[Path] = ()) -> None:
+        """Wrap a loaded core model.
+
+        Raises:
+            ModelFormatError: If its tokenizer cannot be run.
+        """
+        self.core = core
+        self.name = name
+        self.files = tuple(files)
+        self.config: dict[str, Any] = dict(core.config)
+        self.geometry = Geometry(
+            sample_rate=int(self.config["mimi.sample_rate"]),
+            frame_size=int(self.config["mimi.frame_size"]),
+            codebooks=int(self.config["csm.codebooks"]),
+            context_length=int(self.config["csm.context_length"]),
+        )
+        self.fingerprint = fingerprint(self.config, self.files)
+        self._tokenizer = TextTokenizer(core.tokenizer) if core.tokenizer else None
+        self.codec = Codec(core)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        device: str,
+        threads: int,
+        **where: Any,
+    ) -> Model:
+        """Find, fetch and load a checkpoint; see `CSM.from_pretrained`."""
+        files = hub.resolve(name_or_path, **where)
+        load_backends()
+        with core_call():
+            core = _core.Model([str(path) for path in files.paths], device=device, threads=threads)
+        return cls(core, name=files.name, files=files.paths)
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """Text to ids.
+
+        Raises:
+            ModelFormatError: If the file holds no tokenizer.
+        """
+        return self._tokenizer or TextTokenizer({})
+
+    @property
+    def label(self) -> str:
+        """The name without the folders of this machine."""
+        return Path(self.name).name if self.name.endswith(".gguf") else self.name

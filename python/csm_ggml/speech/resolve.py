@@ -1,0 +1,297 @@
+"""From what a caller asked for to complete requests, checked before any work.
+
+Voices and context are loaded, encoded and checked once, into values that a batch, a book or a
+conversation share.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from csm_ggml.errors import ContextLengthError
+from csm_ggml.loading.codec_probe import same_codec
+from csm_ggml.loading.model import Model
+from csm_ggml.speech.options import (
+    GenerateOptions,
+    check_count,
+    resolve_length,
+    resolve_sampling,
+    resolve_seed,
+)
+from csm_ggml.speech.prefix import PrefixCache
+from csm_ggml.speech.request import Conditioning, Request, Settings, check_fits
+from csm_ggml.speech.stop import resolve_stop_rules
+from csm_ggml.text.turns import check_speaker, parse_turns
+from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.segment import Segment
+from csm_ggml.voices.voice import Voice
+
+OPTIONS = frozenset(GenerateOptions.__annotations__)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Make sure that there is no unknown option.
+
+    Raises:
+        TypeError: If there is one; the message lists the known ones.
+    """
+    if unknown := sorted(set(options) - OPTIONS):
+        raise TypeError(
+            f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(OPTIONS))}"
+        )
+
+
+class Known:
+    """Voice files and segments that were read for one call, so that each is read once."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Voice] = {}
+        self.segments: dict[Segment, SpokenSegment] = {}
+        self.conditionings: dict[tuple[object, ...], Conditioning] = {}
+
+
+class Resolver:
+    """Completes requests for one loaded model.
+
+    Attributes:
+        prompts: Builds the model's prompt rows.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Take the model.
+
+        Raises:
+            ModelFormatError: If it has no tokenizer.
+        """
+        self.prompts = PromptBuilder(
+            model.tokenizer,
+            codebooks=model.geometry.codebooks,
+            audio_vocab_size=int(model.config["csm.audio_vocab_size"]),
+        )
+        self._model = model
+        self._prefixes = PrefixCache()
+
+    # Requests
+
+    def request(
+        self,
+        text: str,
+        seed: int | None,
+        options: Mapping[str, Any],
+        known: Known | None = None,
+        *,
+        sound: bool = True,
+    ) -> Request:
+        """Check and complete what a caller asked for.
+
+        Args:
+            text: With speaker tags.
+            seed: The caller's, or None.
+            options: The caller's; see `GenerateOptions`.
+            known: What was read for an earlier request of the same call.
+            sound: Whether samples are wanted, not only codes.
+
+        Raises:
+            As `CSM.generate`.
+        """
+        asked = time.perf_counter()
+        check_options(options)
+        known = Known() if known is None else known
+        voices = self.voices(options.get("voice"), known)
+        turns = parse_turns(text, speaker=self.speaker(options, voices))
+        request = Request(
+            turns=tuple(turns),
+            seed=resolve_seed(seed),
+            settings=self.settings(options),
+            conditioning=self.conditioning(voices, options.get("context"), known),
+            sound=sound,
+            asked=asked,
+        )
+        return self.checked(request)
+
+    def checked(self, request: Request) -> Request:
+        """The request, if it fits.
+
+        Raises:
+            ContextLengthError: If it does not.
+        """
+        check_fits(request, self.prompts, self._model.geometry.context_length)
+        return request
+
+    def settings(self, options: Mapping[str, Any]) -> Settings:
+        """How turns are spoken, from the caller's options and the model file's defaults.
+
+        Raises:
+            ValueError: If an option is out of range.
+            TypeError: If an option is unknown or of the wrong type.
+        """
+        check_options(options)
+        frame_rate = self._model.geometry.frame_rate
+        sampling = resolve_sampling(self._model.config, options)
+        retries = options.get("retries")
+        return Settings(
+            sampling=sampling,
+            length=resolve_length(
+                options.get("max_seconds"), options.get("max_frames"), frame_rate
+            ),
+            stop=resolve_stop_rules(options, greedy=sampling.greedy, frame_rate=frame_rate),
+            retries=0 if retries is None else check_count("retries", retries, least=0),
+        )
+
+    @staticmethod
+    def speaker(options: Mapping[str, Any], voices: Sequence[Voice]) -> int:
+        """Who says text before a first tag."""
+        speaker = options.get("speaker")
+        if speaker is None:
+            return voices[0].speaker if voices else 0
+        return check_speaker(speaker)
+
+    # What goes before
+
+    def voices(self, voice: Any, known: Known | None = None) -> tuple[Voice, ...]:
+        """The voices of a `voice` option, read from their files where it names files.
+
+        Raises:
+            TypeError: If it is something else than a Voice, a path or a list of them.
+            VoiceFileError: If a file is no voice.
+        """
+        known = Known() if known is None else known
+        if voice is None:
+            return ()
+        if isinstance(voice, Voice):
+            return (voice,)
+        if isinstance(voice, str | os.PathLike):
+            path = os.path.abspath(os.fspath(voice))
+            if path not in known.files:
+                known.files[path] = Voice.load(voice)
+            return (known.files[path],)
+        if isinstance(voice, Sequence):
+            return tuple(single for item in voice for single in self.voices(item, known))
+        raise TypeError(f"voice must be a Voice, its file, or a list of them, got {voice!r}")
+
+    def conditioning(
+        self,
+        voices: Sequence[Voice],
+        context: Sequence[Segment] | None,
+        known: Known | None = None,
+    ) -> Conditioning:
+        """What a prompt begins with.
+
+        Args:
+            voices: One for each speaker.
+            context: What was said before.
+            known: What was read for an earlier request of the same call.
+
+        Raises:
+            ValueError: If two voices have the same speaker, a voice is not of this kind of model,
+                was made with another codec, or its cached KV prefix with another model; or a
+                segment cannot be encoded.
+            TypeError: If the context is no list of segments.
+        """
+        known = Known() if known is None else known
+        if context is not None and (
+            isinstance(context, Segment) or not all(isinstance(s, Segment) for s in context)
+        ):
+            raise TypeError("context must be a list of Segment")
+        key = (*voices, None, *(context or ()))
+        if key not in known.conditionings:
+            found = self._voices(voices)
+            encoded = tuple(self.encoded(segment, known) for segment in context or ())
+            known.conditionings[key] = replace(found, context=encoded)
+        return known.conditionings[key]
+
+    def encoded(self, segment: Segment, known: Known | None = None) -> SpokenSegment:
+        """A segment with its codes.
+
+        Raises:
+            ValueError: If the codes are not of this model, or the audio cannot be encoded.
+        """
+        if known is None:
+            return segment.spoken(self.prompts, self._model.codec.encode)
+        if segment not in known.segments:
+            known.segments[segment] = segment.spoken(self.prompts, self._model.codec.encode)
+        return known.segments[segment]
+
+    def with_context(
+        self,
+        request: Request,
+        fixed: tuple[SpokenSegment, ...],
+        more: tuple[SpokenSegment, ...] = (),
+    ) -> Request:
+        """The request after another context.
+
+        Args:
+            request: Of one turn.
+            fixed: What goes before, in place of its conditioning; evaluated once for all requests
+                that share it.
+            more: What follows that.
+
+        Raises:
+            ContextLengthError: If it does not fit.
+        """
+        prefix = self._prefixes.get(fixed, self.prompts) if fixed else None
+        return self.checked(replace(request, conditioning=Conditioning(fixed, more, prefix)))
+
+    def new_voice(self, segment: Segment) -> Voice:
+        """The voice that a recording is of; see `CSM.create_voice`.
+
+        Raises:
+            ContextLengthError: If it leaves no room for speech.
+            ValueError: If its audio cannot be encoded.
+        """
+        spoken = self.encoded(segment)
+        geometry = self._model.geometry
+        # The shortest thing to say: a token between its marks, and a frame.
+        if (needed := self.prompts.segment_rows(spoken) + 4) > geometry.context_length:
+            raise ContextLengthError(
+                f"the recording, its transcript and a word to say need {needed} rows, but the "
+                f"model's context has {geometry.context_length}; use a shorter recording",
+                needed=needed,
+                available=geometry.context_length,
+            )
+        return Voice(
+            speaker=spoken.turn.speaker,
+            transcript=spoken.turn.text,
+            codes=spoken.codes,
+            sample_rate=geometry.sample_rate,
+            frame_size=geometry.frame_size,
+            codec=self._model.codec.probed,
+        )
+
+    def _voices(self, voices: Sequence[Voice]) -> Conditioning:
+        if not voices:
+            return Conditioning()
+        speakers = [voice.speaker for voice in voices]
+        if len(set(speakers)) < len(speakers):
+            raise ValueError(
+                f"each voice needs a speaker of its own, got voices of speakers {speakers}; "
+                "create one of them with another speaker number"
+            )
+        segments = tuple(voice.spoken(self.prompts) for voice in voices)
+        data = None
+        for voice in voices:
+            if voice.prefix is not None:
+                voice.prefix.check(self._model.label, self._model.fingerprint, voice=voice)
+            self._check_codec(voice)
+        if len(voices) == 1 and voices[0].prefix is not None:
+            data = voices[0].prefix.data
+        return Conditioning(segments, (), self._prefixes.get(segments, self.prompts, data))
+
+    def _check_codec(self, voice: Voice) -> None:
+        geometry = self._model.geometry
+        frame = geometry.frame_size, geometry.sample_rate
+        if (voice.frame_size, voice.sample_rate) == frame and (
+            voice.codec is None or same_codec(voice.codec, self._model.codec.probed)
+        ):
+            return
+        raise ValueError(
+            f"the voice of speaker {voice.speaker} was made with another codec "
+            f"({voice.frame_size} samples a frame, {voice.sample_rate} Hz) than that of "
+            f"{self._model.label} ({frame[0]}, {frame[1]} Hz), which has other sounds for its "
+            "codes; create the voice from its recording with this model (or use "
+            "voice.without_codec() if you know that the codes mean the same)"
+        )

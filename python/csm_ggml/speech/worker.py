@@ -1,0 +1,127 @@
+"""The engine's share of a tick, which runs while the scheduler makes sound of the step before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from csm_ggml.speech.engine import Engine
+from csm_ggml.speech.utterance import Utterance
+
+
+@dataclass(eq=False)
+class Work:
+    """Prompts to go on with, and utterances of which a frame is made.
+
+    Attributes:
+        prompts: Oldest first.
+        rows: Of prompts, at most, in all.
+        speaking: Utterances that are ready, and those of `prompts` that become ready.
+        later: Utterances of `prompts` that are to speak from the next step on at the earliest.
+        failed: Utterances whose prompt failed, and why.
+        codes: (utterances, codebooks) of `speaking`, in order.
+        error: Why the step failed.
+        prefill_rows: Rows that were evaluated, in `prefill_seconds`.
+        step_seconds: What the step took; 0 if there was none.
+    """
+
+    prompts: list[Utterance]
+    rows: int
+    speaking: list[Utterance]
+    later: frozenset[Utterance] = frozenset()
+    failed: list[tuple[Utterance, BaseException]] = field(default_factory=list)
+    codes: npt.NDArray[np.int32] | None = None
+    error: BaseException | None = None
+    prefill_rows: int = 0
+    prefill_seconds: float = 0.0
+    step_seconds: float = 0.0
+
+    def run(self, engine: Engine) -> None:
+        """Do it."""
+        started = time.perf_counter()
+        for utterance in self.prompts:
+            if self.prefill_rows >= self.rows:
+                break
+            try:
+                self.prefill_rows += utterance.prefill(engine, self.rows - self.prefill_rows)
+            except Exception as error:
+                self.failed.append((utterance, error))
+                continue
+            if utterance.ready and utterance not in self.later:
+                self.speaking.append(utterance)
+        prompted = time.perf_counter()
+        self.prefill_seconds = prompted - started
+        if not self.speaking:
+            return
+        try:
+            self.codes, _ = engine.step(_slots(self.speaking))
+        except Exception as error:
+            self.error = error
+        self.step_seconds = time.perf_counter() - prompted
+
+
+def _slots(utterances: Sequence[Utterance]) -> list[int]:
+    slots = []
+    for utterance in utterances:
+        assert utterance.dialogue.slot is not None
+        slots.append(utterance.dialogue.slot)
+    return slots
+
+
+class Worker:
+    """A thread that does one piece of work at a time; without the thread, who asks does it."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Semaphore(0)
+        self._done = threading.Semaphore(0)
+        self._work: tuple[Work, Engine] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: If the system gives none.
+        """
+        thread = threading.Thread(target=self._run, name="csm-step", daemon=True)
+        thread.start()
+        self._thread = thread
+
+    def begin(self, work: Work, engine: Engine) -> None:
+        """Start some work; nobody else may use the engine until `wait` has returned."""
+        if self._thread is None:
+            work.run(engine)
+            return
+        self._work = work, engine
+        self._wake.release()
+
+    def wait(self) -> None:
+        """Wait until the work that was begun is done."""
+        if self._thread is not None:
+            self._done.acquire()
+
+    def stop(self) -> None:
+        """End the thread, which is idle."""
+        if self._thread is not None:
+            self._work = None
+            self._wake.release()
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while True:
+            self._wake.acquire()
+            job: Any = self._work
+            if job is None:
+                return
+            self._work = None
+            work, engine = job
+            work.run(engine)
+            del job, work, engine
+            self._done.release()
