@@ -32,7 +32,12 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
     positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
     cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, batch);
-    mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
+    const bool any_slots = attends_itself(*device, config.backbone, cache.k.front()->type);
+    if (any_slots) {
+        slots_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
+    } else {
+        mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
+    }
     codes_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, codebooks, batch);
     if (shape.logits) logits_ = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, config.codes, codebooks, batch);
     depth_positions_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, batch, codebooks);
@@ -51,8 +56,9 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
                std::vector<float>(n),
                std::vector<float>(n),
                std::vector<int32_t>(n),
+               std::vector<int32_t>(any_slots ? n : 0),
                std::vector<int64_t>(n),
-               std::vector<ggml_fp16_t>(n * static_cast<size_t>(shape.keys)),
+               std::vector<ggml_fp16_t>(any_slots ? 0 : n * static_cast<size_t>(shape.keys)),
                std::vector<float>(2 * n * kSettingsWidth),
                std::vector<float>(per_code),
                std::vector<int32_t>(per_code, -1)};
@@ -135,7 +141,9 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pass.keys = shape_.keys;
     pass.rows = cache_rows_;
     pass.positions = positions_;
+    pass.slots = slots_;
     pass.mask = mask_;
+    pass.causal = slots_ != nullptr;
     ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(ctx, c, w));
     h = build_norm(graph_, c.backbone, h, w.backbone_norm, nullptr, {});
     ggml_tensor* codes = draw(sampler, h, 0, c, w);
@@ -176,7 +184,8 @@ void FrameGraph::run(int32_t* codes, float* logits) {
     upload_all(text_gate_, inputs_.text_gate);
     upload_all(positions_, inputs_.positions);
     upload_all(cache_rows_, inputs_.cache_rows);
-    upload_all(mask_, inputs_.mask);
+    if (slots_) upload_all(slots_, inputs_.slots);
+    if (mask_) upload_all(mask_, inputs_.mask);
     upload_all(sampler_.settings, inputs_.settings);
     upload_all(sampler_.uniforms, inputs_.uniforms);
     upload_all(sampler_.forced, inputs_.forced);

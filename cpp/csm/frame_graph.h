@@ -13,6 +13,8 @@ namespace csm {
 
 class FrameGraph {
  public:
+    // Where attention takes any slots (see attends_itself) a graph serves all slots and all positions:
+    // first_slot and keys are 0 then.
     struct Shape {
         int first_slot;  // sequence b uses slot first_slot + b of the backbone's cache
         int batch;
@@ -26,8 +28,6 @@ class FrameGraph {
     FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, const CsmWeights& weights,
                const KvCache& cache, Shape shape);
 
-    const Shape& shape() const { return shape_; }
-
     // Everything one run needs, per sequence in batch order; the vectors are sized by the constructor.
     struct Inputs {
         std::vector<int32_t> audio_rows;  // codebooks * batch rows of the audio table
@@ -35,8 +35,9 @@ class FrameGraph {
         std::vector<float> audio_gate;    // batch; 1 where the pending row is audio, else 0
         std::vector<float> text_gate;     // batch; the opposite
         std::vector<int32_t> positions;   // batch
+        std::vector<int32_t> slots;       // batch, if attention takes any slots
         std::vector<int64_t> cache_rows;  // batch
-        std::vector<ggml_fp16_t> mask;    // keys * batch
+        std::vector<ggml_fp16_t> mask;    // keys * batch, if not
         std::vector<float> settings;      // kSettingsWidth * batch * 2
         std::vector<float> uniforms;      // codebooks * batch
         std::vector<int32_t> forced;      // codebooks * batch
@@ -59,8 +60,8 @@ class FrameGraph {
     Graph graph_;
     KvCache depth_cache_;
     // pool tensors
-    ggml_tensor *audio_rows_, *text_ids_, *audio_gate_, *text_gate_, *positions_, *cache_rows_, *mask_,
-        *codes_, *logits_ = nullptr;
+    ggml_tensor *audio_rows_, *text_ids_, *audio_gate_, *text_gate_, *positions_, *cache_rows_,
+        *slots_ = nullptr, *mask_ = nullptr, *codes_, *logits_ = nullptr;
     ggml_tensor *depth_positions_, *depth_rows_;  // {batch, codebooks}: one column per depth position
     ggml_tensor *pair_positions_, *pair_rows_, *pair_mask_;  // of the first pass, which holds two positions
     SamplerInputs sampler_;

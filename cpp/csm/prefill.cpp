@@ -27,9 +27,10 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
         positions.push_back(first + i);
         cache_rows.push_back(int64_t{slot} * cache.capacity + first + i);
     }
-    std::vector<ggml_fp16_t> mask(static_cast<size_t>(keys) * static_cast<size_t>(rows.count),
+    const bool causal = attends_itself(*device, c.backbone, cache.k.front()->type);
+    std::vector<ggml_fp16_t> mask(causal ? 0 : static_cast<size_t>(keys) * static_cast<size_t>(rows.count),
                                   ggml_fp32_to_fp16(-INFINITY));
-    for (int i = 0; i < rows.count; ++i) {
+    for (int i = 0; !causal && i < rows.count; ++i) {
         for (int key = 0; key <= first + i; ++key)
             mask[static_cast<size_t>(i) * static_cast<size_t>(keys) + static_cast<size_t>(key)] = 0;
     }
@@ -43,7 +44,7 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     ggml_tensor* order_in = input(GGML_TYPE_I32, order.size());
     ggml_tensor* positions_in = input(GGML_TYPE_I32, positions.size());
     ggml_tensor* cache_rows_in = input(GGML_TYPE_I64, cache_rows.size());
-    ggml_tensor* mask_in = ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F16, keys, rows.count);
+    ggml_tensor* mask_in = causal ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F16, keys, rows.count);
     pool.allocate();
 
     Graph graph(device, 64 + transformer_nodes(c.backbone));
@@ -65,6 +66,7 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     pass.rows = cache_rows_in;
     pass.positions = positions_in;
     pass.mask = mask_in;
+    pass.causal = causal;
     x = build_transformer(graph, c.backbone, w.backbone, pass, x);
     ggml_tensor* out = nullptr;
     if (logits) {
@@ -79,7 +81,7 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     upload(order_in, order.data(), ggml_nbytes(order_in));
     upload(positions_in, positions.data(), ggml_nbytes(positions_in));
     upload(cache_rows_in, cache_rows.data(), ggml_nbytes(cache_rows_in));
-    upload(mask_in, mask.data(), ggml_nbytes(mask_in));
+    if (mask_in) upload(mask_in, mask.data(), ggml_nbytes(mask_in));
     graph.compute();
     if (logits) download(out, logits, ggml_nbytes(out));
 }

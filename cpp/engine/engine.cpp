@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include "nn/philox.h"
 #include "runtime/error.h"
@@ -13,8 +14,9 @@ namespace {
 
 // Attention reads this many cache rows more than needed at most: graphs are built per bucket.
 constexpr int kKeyBucket = 256;
-// Graphs kept for reuse; each holds its activations.
-constexpr size_t kMaxGraphs = 8;
+// Graphs kept for reuse. Batches are exact, not rounded up: building a graph costs a millisecond or two, and
+// a sequence that is only passed through as much as one that speaks.
+constexpr size_t kMaxGraphs = 16;
 constexpr int kMaxSlots = 1024;
 
 class Stopwatch {
@@ -56,13 +58,15 @@ void check_sampling(const SamplerSettings& s, const char* prefix) {
 Engine::Engine(std::shared_ptr<const Model> model, int slots, int context, const std::string& kv_type)
     : model_(std::move(model)),
       context_(checked_context(*model_, context)),
-      pool_(model_->device(), KvCache::tensors(model_->csm().backbone)) {
+      pool_(model_->device(), KvCache::tensors(model_->csm().backbone)),
+      graphs_(kMaxGraphs) {
     if (slots < 1 || slots > kMaxSlots)
         throw ArgumentError(cat("slots is ", slots, ", expected 1 to ", kMaxSlots));
     // one spare row per slot takes the writes of sequences that a batch only passes through; whole buckets,
     // since attention reads whole buckets
     cache_ = KvCache(pool_, model_->csm().backbone, (context_ + 1 + kKeyBucket - 1) / kKeyBucket * kKeyBucket,
                      slots, kv_type_of(*model_, kv_type));
+    any_slots_ = attends_itself(*model_->device(), model_->csm().backbone, cache_.k.front()->type);
     pool_.allocate();
     slots_.resize(static_cast<size_t>(slots));
 }
@@ -178,38 +182,28 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
     return total;
 }
 
-FrameGraph& Engine::frame_graph(const FrameGraph::Shape& shape) {
-    const auto found =
-        std::find_if(graphs_.begin(), graphs_.end(), [&](const FrameGraph& g) { return g.shape() == shape; });
-    if (found != graphs_.end()) {
-        graphs_.splice(graphs_.begin(), graphs_, found);
-        return graphs_.front();
-    }
-    while (graphs_.size() >= kMaxGraphs) graphs_.pop_back();
-    graphs_.emplace_front(model_->device(), model_->csm(), model_->csm_weights(), cache_, shape);
-    return graphs_.front();
-}
-
-// Inputs of sequence b; a null slot is one that the batch only passes through: it writes to the spare row and
-// draws nothing.
-void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& shape, const Slot* slot,
-                  const int32_t* forced) {
+// Inputs of sequence b, which is slot `number`; a null slot is one that the batch only passes through: it
+// writes to the spare row and draws nothing.
+void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& shape, int number,
+                  const Slot* slot, const int32_t* forced) {
     const CsmConfig& c = model_->csm();
     const auto codebooks = static_cast<size_t>(c.codebooks);
-    const int64_t first_row =
-        (static_cast<int64_t>(shape.first_slot) + static_cast<int64_t>(b)) * cache_.capacity;
     const bool is_text = slot == nullptr || slot->text >= 0;
     in.text_ids[b] = slot != nullptr && is_text ? slot->text : 0;
     in.text_gate[b] = is_text ? 1.0f : 0.0f;
     in.audio_gate[b] = is_text ? 0.0f : 1.0f;
     in.positions[b] = slot ? slot->evaluated : 0;
-    in.cache_rows[b] = first_row + (slot ? slot->evaluated : cache_.capacity - 1);
-    const auto keys = static_cast<size_t>(shape.keys);
-    const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
-    const auto mask = in.mask.begin() + static_cast<int64_t>(b * keys);
-    const int visible = slot ? slot->evaluated + 1 : 1;
-    std::fill(mask, mask + visible, seen);
-    std::fill(mask + visible, mask + static_cast<int64_t>(keys), hidden);
+    in.cache_rows[b] = int64_t{number} * cache_.capacity + (slot ? slot->evaluated : cache_.capacity - 1);
+    if (any_slots_) {
+        in.slots[b] = number;
+    } else {
+        const auto keys = static_cast<size_t>(shape.keys);
+        const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
+        const auto mask = in.mask.begin() + static_cast<int64_t>(b * keys);
+        const int visible = slot ? slot->evaluated + 1 : 1;
+        std::fill(mask, mask + visible, seen);
+        std::fill(mask + visible, mask + static_cast<int64_t>(keys), hidden);
+    }
     const SlotSettings settings = slot ? slot->settings : SlotSettings{};
     const size_t plane = static_cast<size_t>(shape.batch) * kSettingsWidth;
     pack_settings(settings.sampling, c.codes, &in.settings[b * kSettingsWidth]);
@@ -223,23 +217,32 @@ void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& sha
     }
 }
 
+// The slot of each sequence of a step over these slots, in the order of the batch. Where they have to follow
+// each other the batch passes through all between the lowest and the highest.
+std::vector<int> Engine::sequences(const int* slots, int n) const {
+    std::vector<int> out(slots, slots + n);
+    if (any_slots_) return out;
+    const auto [low, high] = std::minmax_element(slots, slots + n);
+    out.resize(static_cast<size_t>(*high - *low + 1));
+    std::iota(out.begin(), out.end(), *low);
+    return out;
+}
+
 void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits) {
     if (n < 1) return;
     const CsmConfig& c = model_->csm();
     std::vector<int> index_of(slots_.size(), -1);
-    int low = slots[0], high = slots[0], rows = 0;
+    int rows = 0;
     for (int i = 0; i < n; ++i) {
         const Slot& s = slot_at(slots[i]);
         if (!s.pending())
             throw ArgumentError(
                 cat("slot ", slots[i], " has no row to continue from; append a prompt first"));
-        if (s.evaluated + 1 >= context_ + 1)
+        if (s.evaluated >= context_)
             throw ArgumentError(cat("slot ", slots[i], " is full: ", context_, " rows"));
-        if (index_of[static_cast<size_t>(slots[i])] >= 0)
-            throw ArgumentError(cat("slot ", slots[i], " stands twice in one step"));
-        index_of[static_cast<size_t>(slots[i])] = i;
-        low = std::min(low, slots[i]);
-        high = std::max(high, slots[i]);
+        int& index = index_of[static_cast<size_t>(slots[i])];
+        if (index >= 0) throw ArgumentError(cat("slot ", slots[i], " stands twice in one step"));
+        index = i;
         rows = std::max(rows, s.evaluated + 1);
     }
     if (forced) {
@@ -250,22 +253,27 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
     }
 
     const Stopwatch watch;
-    const FrameGraph::Shape shape{low, high - low + 1, key_bucket(rows), logits != nullptr};
-    FrameGraph& graph = frame_graph(shape);
-    for (int slot = low; slot <= high; ++slot) {
-        const int i = index_of[static_cast<size_t>(slot)];
-        fill(graph.inputs(), static_cast<size_t>(slot - low), shape,
-             i >= 0 ? &slots_[static_cast<size_t>(slot)] : nullptr,
+    const std::vector<int> members = sequences(slots, n);
+    const FrameGraph::Shape shape{any_slots_ ? 0 : members.front(), static_cast<int>(members.size()),
+                                  any_slots_ ? 0 : key_bucket(rows), logits != nullptr};
+    FrameGraph& graph = graphs_.get(shape, [&] {
+        return std::make_unique<FrameGraph>(model_->device(), c, model_->csm_weights(), cache_, shape);
+    });
+    for (size_t b = 0; b < members.size(); ++b) {
+        const int i = index_of[static_cast<size_t>(members[b])];
+        fill(graph.inputs(), b, shape, members[b],
+             i >= 0 ? &slots_[static_cast<size_t>(members[b])] : nullptr,
              forced && i >= 0 ? forced + int64_t{i} * c.codebooks : nullptr);
     }
     const auto per_sequence = static_cast<size_t>(c.codebooks) * static_cast<size_t>(c.codes);
-    std::vector<int32_t> drawn(static_cast<size_t>(shape.batch) * static_cast<size_t>(c.codebooks));
-    std::vector<float> all_logits(logits ? per_sequence * static_cast<size_t>(shape.batch) : 0);
+    std::vector<int32_t> drawn(members.size() * static_cast<size_t>(c.codebooks));
+    std::vector<float> all_logits(logits ? per_sequence * members.size() : 0);
     graph.run(drawn.data(), logits ? all_logits.data() : nullptr);
 
-    for (int i = 0; i < n; ++i) {
-        Slot& s = slots_[static_cast<size_t>(slots[i])];
-        const auto b = static_cast<size_t>(slots[i] - low);
+    for (size_t b = 0; b < members.size(); ++b) {
+        const int i = index_of[static_cast<size_t>(members[b])];
+        if (i < 0) continue;
+        Slot& s = slots_[static_cast<size_t>(members[b])];
         const auto first = drawn.begin() + static_cast<int64_t>(b) * c.codebooks;
         s.evaluated += 1;
         s.frame += 1;

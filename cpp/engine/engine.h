@@ -1,5 +1,7 @@
 // Utterances in flight: slots of the backbone's cache, their pending rows and sampling settings, and the
-// graphs that advance any set of them by one frame.
+// graphs that advance any set of them by one frame. A step costs what its slots cost, wherever they are; only
+// on devices where attention over scattered slots would copy them it costs all between the lowest and the
+// highest.
 //
 // A slot always has its last row pending: rows are evaluated when something follows. The row of a new frame
 // thus waits for the next step or the next text, and the all-zero frame that ends an utterance is already the
@@ -8,13 +10,13 @@
 // One thread at a time may use an engine; engines of one model may be used side by side.
 #pragma once
 
-#include <list>
 #include <memory>
 #include <optional>
 
 #include "checkpoint/model.h"
 #include "csm/frame_graph.h"
 #include "csm/prefill.h"
+#include "runtime/graph_cache.h"
 
 namespace csm {
 
@@ -84,16 +86,17 @@ class Engine {
     Slot& slot_at(int slot);
     const Slot& slot_at(int slot) const { return const_cast<Engine*>(this)->slot_at(slot); }
     int key_bucket(int rows) const;
-    FrameGraph& frame_graph(const FrameGraph::Shape& shape);
-    void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, const Slot* slot,
-              const int32_t* forced);
+    std::vector<int> sequences(const int* slots, int n) const;
+    void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, int number,
+              const Slot* slot, const int32_t* forced);
 
     std::shared_ptr<const Model> model_;
     int context_;
     TensorPool pool_;
     KvCache cache_;
     std::vector<Slot> slots_;
-    std::list<FrameGraph> graphs_;  // most recently used first
+    bool any_slots_;  // whether a step takes slots as they are, or all between the lowest and the highest
+    GraphCache<FrameGraph::Shape, FrameGraph> graphs_;
     EngineTimings timings_;
 };
 

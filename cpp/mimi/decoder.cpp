@@ -10,8 +10,8 @@ namespace csm {
 
 namespace {
 
-// Graphs kept for reuse; each holds its activations.
-constexpr size_t kMaxGraphs = 8;
+// Graphs kept for reuse: one frame of each number of streams that a piece takes.
+constexpr size_t kMaxGraphs = 16;
 
 constexpr StateMagic kStreamMagic = "CSMSTRM1";
 // Rotary positions are 32-bit numbers; this leaves months until they end.
@@ -40,7 +40,8 @@ MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const M
       codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
                                 int64_t{model_->config.codebooks} * kMaxChunkFrames)),
       samples_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32,
-                                  int64_t{model_->config.frame_size()} * kMaxChunkFrames)) {
+                                  int64_t{model_->config.frame_size()} * kMaxChunkFrames)),
+      graphs_(kMaxGraphs) {
     states_.add(model_->weights.upsample);
     model_->weights.decoder.add_states(states_);
     pool_.allocate();
@@ -69,23 +70,11 @@ std::unique_ptr<Graph> MimiDecoder::build(int streams, int frames, int q) {
     return graph;
 }
 
-Graph& MimiDecoder::step(int streams, int frames, int q) {
-    const auto found = std::find_if(steps_.begin(), steps_.end(), [&](const Step& s) {
-        return s.streams == streams && s.frames == frames && s.q == q;
-    });
-    if (found != steps_.end()) {
-        steps_.splice(steps_.begin(), steps_, found);
-    } else {
-        while (steps_.size() >= kMaxGraphs) steps_.pop_back();
-        steps_.push_front({streams, frames, q, build(streams, frames, q)});
-    }
-    return *steps_.front().graph;
-}
-
 // stride: codes from stream to stream. The samples are left in samples_.
 void MimiDecoder::run(const std::vector<int32_t>& streams, const int32_t* codes, int64_t stride, int frames,
                       int q) {
-    Graph& graph = step(static_cast<int>(streams.size()), frames, q);
+    const auto count = static_cast<int>(streams.size());
+    Graph& graph = graphs_.get({count, frames, q}, [&] { return build(count, frames, q); });
     std::vector<int32_t> by_codebook;
     for (int n = 0; n < q; ++n)
         for (size_t i = 0; i < streams.size(); ++i)

@@ -7,13 +7,14 @@
 // One thread at a time may use a decoder; any number of decoders may share a model.
 #pragma once
 
-#include <list>
+#include <array>
 #include <memory>
 #include <vector>
 
 #include "mimi/latent_transformer.h"
 #include "mimi/weights.h"
 #include "runtime/graph.h"
+#include "runtime/graph_cache.h"
 
 namespace csm {
 
@@ -46,11 +47,6 @@ class MimiDecoder {
     int frame_size() const { return model_->config.frame_size(); }
 
  private:
-    struct Step {
-        int streams, frames, q;
-        std::unique_ptr<Graph> graph;
-    };
-    Graph& step(int streams, int frames, int q);
     std::unique_ptr<Graph> build(int streams, int frames, int q);
     void check(const std::vector<int32_t>& streams, const int32_t* codes, int64_t frames, int q) const;
     void check_stream(int stream) const;
@@ -62,9 +58,9 @@ class MimiDecoder {
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;
-    ggml_tensor* codes_;     // I32 {max frames * codebooks}, codebook by codebook, in each stream by stream
-    ggml_tensor* samples_;   // F32 {max frames * frame_size}, stream by stream
-    std::list<Step> steps_;  // most recently used first
+    ggml_tensor* codes_;    // I32 {max frames * codebooks}, codebook by codebook, in each stream by stream
+    ggml_tensor* samples_;  // F32 {max frames * frame_size}, stream by stream
+    GraphCache<std::array<int, 3>, Graph> graphs_;  // by streams, frames and codebooks
 };
 
 }  // namespace csm

@@ -7,6 +7,9 @@ namespace csm {
 
 namespace {
 
+// Graphs kept for reuse: the sizes of whole pieces, and one for the end of a stream.
+constexpr size_t kMaxGraphs = 6;
+
 size_t graph_nodes(const MimiModel& model) {
     return 64 + transformer_nodes(model.config.transformer) +
            kConvNodes * (2 + model.weights.encoder.convolutions()) + rvq_nodes(model.config.codebooks);
@@ -35,7 +38,8 @@ MimiEncoder::MimiEncoder(std::shared_ptr<Device> device, std::shared_ptr<const M
       start_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32, 1)),
       codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
                                 int64_t{model_->config.codebooks} * kMaxChunkFrames)),
-      latents_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, model_->config.hidden, kMaxChunkFrames)) {
+      latents_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, model_->config.hidden, kMaxChunkFrames)),
+      graphs_(kMaxGraphs) {
     model_->weights.encoder.add_states(states_);
     states_.add(model_->weights.downsample);
     pool_.allocate();
@@ -92,15 +96,10 @@ void MimiEncoder::encode(const float* samples, int64_t n, bool final, int32_t* c
     while (n > 0) {
         int64_t frames = 1, taken = n;
         if (n >= frame_size()) {
-            const int size = chunk_frames(n / frame_size());
-            auto& graph = graphs_[size];
-            frames = size;
+            frames = chunk_frames(n / frame_size());
             taken = frames * frame_size();
-            if (!graph) graph = build(taken);
-            run(*graph, samples, taken, codes, latents);
-        } else {
-            run(*build(n), samples, n, codes, latents);
         }
+        run(graphs_.get(taken, [&] { return build(taken); }), samples, taken, codes, latents);
         n -= taken;
         samples += taken;
         codes += frames * c.codebooks;

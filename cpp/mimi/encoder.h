@@ -3,12 +3,12 @@
 // One thread at a time may use an encoder; any number of encoders may share a model.
 #pragma once
 
-#include <map>
 #include <memory>
 
 #include "mimi/latent_transformer.h"
 #include "mimi/weights.h"
 #include "runtime/graph.h"
+#include "runtime/graph_cache.h"
 
 namespace csm {
 
@@ -37,11 +37,11 @@ class MimiEncoder {
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;
-    ggml_tensor* samples_;                          // F32 {1, max samples}
-    ggml_tensor* start_;                            // F32 {1}: 1 in the first run of a stream, else 0
-    ggml_tensor* codes_;                            // I32 {max frames * codebooks}, codebook by codebook
-    ggml_tensor* latents_;                          // F32 {hidden, max frames}
-    std::map<int, std::unique_ptr<Graph>> graphs_;  // by frames
+    ggml_tensor* samples_;               // F32 {1, max samples}
+    ggml_tensor* start_;                 // F32 {1}: 1 in the first run of a stream, else 0
+    ggml_tensor* codes_;                 // I32 {max frames * codebooks}, codebook by codebook
+    ggml_tensor* latents_;               // F32 {hidden, max frames}
+    GraphCache<int64_t, Graph> graphs_;  // by samples
     bool started_ = false;
 };
 

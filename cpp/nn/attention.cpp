@@ -1,5 +1,6 @@
 #include "nn/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/kernels.h"
@@ -57,6 +58,7 @@ struct Node {
     int64_t heads, kv_heads, head_dim;
     int64_t first_row, rows_per_sequence;  // of the cache, and of each slot from there on
     int64_t queries, keys;
+    bool causal;
     float scale;
 };
 
@@ -69,14 +71,17 @@ T* at(const ggml_tensor* t, int64_t i0, int64_t i1 = 0, int64_t i2 = 0, int64_t 
 
 void run_attention(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const auto& node = *static_cast<const Node*>(userdata);
-    const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2], *mask = dst->src[3],
-                      *slots = dst->src[4];
-    const int64_t group = node.heads / node.kv_heads, units = dst->ne[1] * node.kv_heads;
+    const ggml_tensor *q = dst->src[0], *k = dst->src[1], *v = dst->src[2], *slots = dst->src[4],
+                      *mask = node.causal ? nullptr : dst->src[3],
+                      *positions = node.causal ? dst->src[3] : nullptr;
+    const int64_t group = node.heads / node.kv_heads, tokens = dst->ne[1], units = tokens * node.kv_heads;
+    const auto keys_of = [&](int64_t token) {
+        return positions ? int64_t{*at<const int32_t>(positions, token)} + 1 : node.keys;
+    };
     const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
     const auto work = [&](int64_t first, int64_t last) {
         thread_local std::vector<int32_t> rows;
         thread_local std::vector<float> scores;
-        scores.resize(static_cast<size_t>(node.keys * group));
         for (int64_t unit = first, listed = -1; unit < last; ++unit) {
             const int64_t token = unit / node.kv_heads, head = unit % node.kv_heads;
             if (token != listed) {
@@ -85,10 +90,11 @@ void run_attention(ggml_tensor* dst, int ith, int nth, void* userdata) {
                     mask ? at<const ggml_fp16_t>(mask, 0, query, 0, mask->ne[3] > 1 ? sequence : 0) : nullptr;
                 const int64_t slot = slots ? *at<const int32_t>(slots, sequence) : sequence;
                 rows.clear();
-                for (int64_t i = 0; i < node.keys; ++i) {
+                for (int64_t i = 0, keys = keys_of(token); i < keys; ++i) {
                     if (hidden == nullptr || hidden[i] == visible)
                         rows.push_back(static_cast<int32_t>(slot * node.rows_per_sequence + i));
                 }
+                scores.resize(std::max(scores.size(), rows.size() * static_cast<size_t>(group)));
                 listed = token;
             }
             Attention job;
@@ -109,7 +115,9 @@ void run_attention(ggml_tensor* dst, int ith, int nth, void* userdata) {
     };
     // too little to be worth another thread's attention
     constexpr int64_t kSmall = 1 << 16;
-    if (nth == 1 && units * group * node.keys * node.head_dim < kSmall) {
+    int64_t keys = 0;
+    for (int64_t token = 0; token < tokens; ++token) keys += keys_of(token);
+    if (nth == 1 && keys * node.heads * node.head_dim < kSmall) {
         work(0, units);
     } else {
         divide(*node.team, units, ith, nth, work);
@@ -164,13 +172,16 @@ ggml_tensor* build_flash_attention(Graph& graph, const TransformerConfig& c, con
 
 }  // namespace
 
+bool attends_itself(const Device& device, const TransformerConfig& c, ggml_type type) {
+    return kHaveKernels && device.is_cpu() && c.head_dim % kAttentionDim == 0 &&
+           (type == GGML_TYPE_F32 || type == GGML_TYPE_F16);
+}
+
 ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const AttentionPass& pass, int layer,
                              ggml_tensor* q) {
     ggml_tensor *k = pass.cache->k[static_cast<size_t>(layer)],
                 *v = pass.cache->v[static_cast<size_t>(layer)];
-    const bool own = kHaveKernels && graph.device().is_cpu() && c.head_dim % kAttentionDim == 0 &&
-                     (k->type == GGML_TYPE_F32 || k->type == GGML_TYPE_F16);
-    if (!own) return build_flash_attention(graph, c, pass, k, v, q);
+    if (!attends_itself(graph.device(), c, k->type)) return build_flash_attention(graph, c, pass, k, v, q);
     Node node;
     node.team = &graph.device().team();
     node.heads = c.heads;
@@ -180,8 +191,9 @@ ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const Att
     node.rows_per_sequence = pass.cache->capacity;
     node.queries = pass.queries;
     node.keys = pass.keys;
+    node.causal = pass.causal;
     node.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-    ggml_tensor* args[] = {q, k, v, pass.mask, pass.slots};
+    ggml_tensor* args[] = {q, k, v, pass.causal ? pass.positions : pass.mask, pass.slots};
     return ggml_custom_4d(graph.ctx(), GGML_TYPE_F32, int64_t{c.heads} * c.head_dim,
                           int64_t{pass.batch} * pass.queries, 1, 1, args, 5, run_attention, GGML_N_TASKS_MAX,
                           graph.keep<Node>(node));

@@ -45,7 +45,14 @@ struct AttentionPass {
     ggml_tensor* positions = nullptr;  // I32 {batch * queries}: rotary positions
     // F16 {keys, queries, 1, batch or 1}: 0 where a key is visible, else -inf; null = all keys are visible
     ggml_tensor* mask = nullptr;
+    // In place of keys and mask, where attention is a node of our own: a token sees the rows of its slot up
+    // to its own position. Only those are read, so that one graph serves all positions.
+    bool causal = false;
 };
+
+// Whether attention over a cache of this type is a node of our own. It then takes any slots as they are;
+// elsewhere a pass over slots that do not follow each other copies them.
+bool attends_itself(const Device& device, const TransformerConfig& config, ggml_type type);
 
 // q {head_dim, heads or more, tokens} -> {heads * head_dim, tokens}, over keys and values of a layer of the
 // pass's cache.
