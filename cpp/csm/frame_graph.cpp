@@ -1,6 +1,9 @@
 #include "csm/frame_graph.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "nn/embedding.h"
 
 namespace csm {
 
@@ -28,8 +31,10 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     ggml_context* ctx = pool_.ctx();
     audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * batch);
     text_ids_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
-    audio_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
-    text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
+    if (!device->is_cpu()) {
+        audio_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
+        text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
+    }
     positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
     cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, batch);
     const bool any_slots = attends_itself(*device, config.backbone, cache.k.front()->type);
@@ -53,8 +58,6 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     const auto n = static_cast<size_t>(batch), per_code = n * static_cast<size_t>(codebooks);
     inputs_ = {std::vector<int32_t>(per_code),
                std::vector<int32_t>(n),
-               std::vector<float>(n),
-               std::vector<float>(n),
                std::vector<int32_t>(n),
                std::vector<int32_t>(any_slots ? n : 0),
                std::vector<int64_t>(n),
@@ -90,15 +93,33 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     graph_.allocate();
 }
 
-// The pending row of each sequence: a text embedding, or the sum of the embeddings of a frame's codes. {D,
-// batch}
-ggml_tensor* FrameGraph::build_input(ggml_context* ctx, const CsmConfig& c, const CsmWeights& w) {
+// The pending row of each sequence, {D, batch}. Without a node of our own each is embedded as text and as
+// audio, and the gates say which of the two it is.
+ggml_tensor* FrameGraph::build_input(const CsmConfig& c, const CsmWeights& w) {
+    if (text_gate_ == nullptr)
+        return build_embedding(graph_, w.text_embd, w.audio_embd, text_ids_, audio_rows_);
+    ggml_context* ctx = graph_.ctx();
     ggml_tensor* text = ggml_get_rows(ctx, w.text_embd, text_ids_);
-    ggml_tensor* audio = ggml_get_rows(ctx, w.audio_embd, audio_rows_);
-    audio = ggml_reshape_3d(ctx, audio, c.backbone.width, c.codebooks, shape_.batch);
-    audio = ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, audio, 1, 0, 2, 3)));
-    audio = ggml_reshape_2d(ctx, audio, c.backbone.width, shape_.batch);
+    ggml_tensor* audio = build_frame_embedding(ctx, w.audio_embd, audio_rows_, c.codebooks);
     return ggml_add(ctx, ggml_mul(ctx, text, text_gate_), ggml_mul(ctx, audio, audio_gate_));
+}
+
+void FrameGraph::upload_input() {
+    upload_all(audio_rows_, inputs_.audio_rows);
+    if (text_gate_ == nullptr) {
+        upload_all(text_ids_, inputs_.text_ids);
+        return;
+    }
+    std::vector<int32_t> ids;
+    std::vector<float> text, audio;
+    for (const int32_t id : inputs_.text_ids) {
+        ids.push_back(std::max(id, 0));
+        text.push_back(id >= 0 ? 1.0f : 0.0f);
+        audio.push_back(id >= 0 ? 0.0f : 1.0f);
+    }
+    upload_all(text_ids_, ids);
+    upload_all(text_gate_, text);
+    upload_all(audio_gate_, audio);
 }
 
 // Head and sampler of one codebook: hidden {width, batch} -> codes I32 {batch}, recorded in codes_ (and
@@ -144,7 +165,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pass.slots = slots_;
     pass.mask = mask_;
     pass.causal = slots_ != nullptr;
-    ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(ctx, c, w));
+    ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(c, w));
     h = build_norm(graph_, c.backbone, h, w.backbone_norm, nullptr, {});
     ggml_tensor* codes = draw(sampler, h, 0, c, w);
 
@@ -178,10 +199,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
 }
 
 void FrameGraph::run(int32_t* codes, float* logits) {
-    upload_all(audio_rows_, inputs_.audio_rows);
-    upload_all(text_ids_, inputs_.text_ids);
-    upload_all(audio_gate_, inputs_.audio_gate);
-    upload_all(text_gate_, inputs_.text_gate);
+    upload_input();
     upload_all(positions_, inputs_.positions);
     upload_all(cache_rows_, inputs_.cache_rows);
     if (slots_) upload_all(slots_, inputs_.slots);

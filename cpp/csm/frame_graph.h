@@ -31,9 +31,7 @@ class FrameGraph {
     // Everything one run needs, per sequence in batch order; the vectors are sized by the constructor.
     struct Inputs {
         std::vector<int32_t> audio_rows;  // codebooks * batch rows of the audio table
-        std::vector<int32_t> text_ids;    // batch
-        std::vector<float> audio_gate;    // batch; 1 where the pending row is audio, else 0
-        std::vector<float> text_gate;     // batch; the opposite
+        std::vector<int32_t> text_ids;    // batch; -1 where the pending row is audio
         std::vector<int32_t> positions;   // batch
         std::vector<int32_t> slots;       // batch, if attention takes any slots
         std::vector<int64_t> cache_rows;  // batch
@@ -50,7 +48,8 @@ class FrameGraph {
 
  private:
     void build(const CsmConfig& config, const CsmWeights& weights, const KvCache& cache);
-    ggml_tensor* build_input(ggml_context* ctx, const CsmConfig& config, const CsmWeights& weights);
+    ggml_tensor* build_input(const CsmConfig& config, const CsmWeights& weights);
+    void upload_input();
     ggml_tensor* draw(const Sampler& sampler, ggml_tensor* hidden, int codebook, const CsmConfig& config,
                       const CsmWeights& weights);
 
@@ -60,8 +59,9 @@ class FrameGraph {
     Graph graph_;
     KvCache depth_cache_;
     // pool tensors
-    ggml_tensor *audio_rows_, *text_ids_, *audio_gate_, *text_gate_, *positions_, *cache_rows_,
-        *slots_ = nullptr, *mask_ = nullptr, *codes_, *logits_ = nullptr;
+    ggml_tensor *audio_rows_, *text_ids_;
+    ggml_tensor *audio_gate_ = nullptr, *text_gate_ = nullptr;  // F32 {1, batch}: 0 or 1; see build_input
+    ggml_tensor *positions_, *cache_rows_, *slots_ = nullptr, *mask_ = nullptr, *codes_, *logits_ = nullptr;
     ggml_tensor *depth_positions_, *depth_rows_;  // {batch, codebooks}: one column per depth position
     ggml_tensor *pair_positions_, *pair_rows_, *pair_mask_;  // of the first pass, which holds two positions
     SamplerInputs sampler_;

@@ -1,72 +1,144 @@
 #include "csm/prefill.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "nn/embedding.h"
 
 namespace csm {
 
-void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const CsmWeights& w,
-             const KvCache& cache, int slot, int first, int keys, const Rows& rows, float* logits) {
-    // text rows and audio rows are embedded apart and then brought into the order of the prompt
-    std::vector<int32_t> text_ids, audio_rows, order(static_cast<size_t>(rows.count)), positions;
+namespace {
+
+// Bounds the memory for activations where rows are computed each for itself.
+constexpr int kChunk = 512;
+// Rows of a block elsewhere. A GPU reads all weights for a block however few of its rows are wanted; a CPU
+// computes them all.
+constexpr int kGpuBlock = 64, kCpuBlock = 16;
+
+// Rows of a block, 0 where rows are computed each for itself.
+int block_rows(const Device& device, const CsmConfig& config, const KvCache& cache) {
+    if (attends_itself(device, config.backbone, cache.k.front()->type)) return 0;
+    return device.is_cpu() ? kCpuBlock : kGpuBlock;
+}
+
+// What the graph is given, one entry per row of the block.
+struct Inputs {
+    std::vector<int32_t> text, audio, positions;
     std::vector<int64_t> cache_rows;
-    int n_audio = 0;
-    for (int i = 0; i < rows.count; ++i) {
-        if (rows.text[i] >= 0) text_ids.push_back(rows.text[i]);
+};
+
+// Rows `lead` to lead + rows.count - 1 of the block are the wanted ones.
+Inputs make_inputs(const CsmConfig& c, const KvCache& cache, int slot, int first, const Rows& rows, int lead,
+                   int total) {
+    Inputs in;
+    for (int i = 0; i < total; ++i) {
+        const int row = i - lead;
+        const bool wanted = row >= 0 && row < rows.count;
+        const bool is_audio = wanted && rows.text[row] < 0;
+        in.text.push_back(is_audio ? -1 : wanted ? rows.text[row] : 0);
+        for (int codebook = 0; codebook < c.codebooks; ++codebook)
+            in.audio.push_back(codebook * c.audio_vocab +
+                               (is_audio ? rows.audio[int64_t{row} * c.codebooks + codebook] : 0));
+        in.positions.push_back(first + row);
+        in.cache_rows.push_back(int64_t{slot} * cache.capacity + (wanted ? first + row : cache.capacity - 1));
     }
-    int text_seen = 0;
-    for (int i = 0; i < rows.count; ++i) {
-        if (rows.text[i] >= 0) {
-            order[static_cast<size_t>(i)] = text_seen++;
-        } else {
-            order[static_cast<size_t>(i)] = static_cast<int32_t>(text_ids.size()) + n_audio++;
-            for (int codebook = 0; codebook < c.codebooks; ++codebook) {
-                audio_rows.push_back(codebook * c.audio_vocab +
-                                     rows.audio[int64_t{i} * c.codebooks + codebook]);
-            }
+    return in;
+}
+
+// The embedding of rows from operators of ggml: text and audio apart, then brought into the order of the
+// prompt.
+class ComposedEmbedding {
+ public:
+    ComposedEmbedding(TensorPool& pool, const Inputs& in, int codebooks) : codebooks_(codebooks) {
+        for (size_t i = 0; i < in.text.size(); ++i) {
+            if (in.text[i] >= 0) text_ids_.push_back(in.text[i]);
         }
-        positions.push_back(first + i);
-        cache_rows.push_back(int64_t{slot} * cache.capacity + first + i);
+        int32_t text = 0, audio = static_cast<int32_t>(text_ids_.size());
+        for (size_t i = 0; i < in.text.size(); ++i) {
+            order_.push_back(in.text[i] >= 0 ? text++ : audio++);
+            const auto codes = in.audio.begin() + static_cast<int64_t>(i) * codebooks;
+            if (in.text[i] < 0) audio_rows_.insert(audio_rows_.end(), codes, codes + codebooks);
+        }
+        const auto input = [&](const std::vector<int32_t>& values) {
+            return values.empty()
+                       ? nullptr
+                       : ggml_new_tensor_1d(pool.ctx(), GGML_TYPE_I32, static_cast<int64_t>(values.size()));
+        };
+        text_in_ = input(text_ids_);
+        audio_in_ = input(audio_rows_);
+        order_in_ = input(order_);
     }
-    const bool causal = attends_itself(*device, c.backbone, cache.k.front()->type);
-    std::vector<ggml_fp16_t> mask(causal ? 0 : static_cast<size_t>(keys) * static_cast<size_t>(rows.count),
-                                  ggml_fp32_to_fp16(-INFINITY));
-    for (int i = 0; !causal && i < rows.count; ++i) {
-        for (int key = 0; key <= first + i; ++key)
-            mask[static_cast<size_t>(i) * static_cast<size_t>(keys) + static_cast<size_t>(key)] = 0;
+    ggml_tensor* build(ggml_context* ctx, const CsmWeights& w) const {
+        ggml_tensor* text = text_in_ ? ggml_get_rows(ctx, w.text_embd, text_in_) : nullptr;
+        if (audio_in_ == nullptr) return text;
+        ggml_tensor* audio = build_frame_embedding(ctx, w.audio_embd, audio_in_, codebooks_);
+        if (text == nullptr) return audio;
+        return ggml_get_rows(ctx, ggml_concat(ctx, text, audio, 1), order_in_);
     }
+    void upload_inputs() const {
+        if (text_in_) upload(text_in_, text_ids_.data(), ggml_nbytes(text_in_));
+        if (audio_in_) upload(audio_in_, audio_rows_.data(), ggml_nbytes(audio_in_));
+        upload(order_in_, order_.data(), ggml_nbytes(order_in_));
+    }
+
+ private:
+    int codebooks_;
+    std::vector<int32_t> text_ids_, audio_rows_, order_;
+    ggml_tensor *text_in_, *audio_in_, *order_in_;
+};
+
+// Row i of the block sees the cache up to itself.
+std::vector<ggml_fp16_t> make_mask(int keys, const Inputs& in) {
+    std::vector<ggml_fp16_t> mask;
+    for (const int32_t position : in.positions) {
+        mask.resize(mask.size() + static_cast<size_t>(position) + 1, ggml_fp32_to_fp16(0.0f));
+        mask.resize(mask.size() + static_cast<size_t>(keys - position - 1), ggml_fp32_to_fp16(-INFINITY));
+    }
+    return mask;
+}
+
+}  // namespace
+
+int prefill_chunk(const Device& device, const CsmConfig& config, const KvCache& cache, int first) {
+    const int block = block_rows(device, config, cache);
+    return block == 0 ? kChunk : block - first % block;
+}
+
+void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const CsmWeights& w,
+             const KvCache& cache, int slot, int first, const Rows& rows, float* logits) {
+    const int block = block_rows(*device, c, cache);
+    const bool alone = block == 0;  // every row for itself
+    const int lead = alone ? 0 : first % block, total = alone ? rows.count : block;
+    const Inputs in = make_inputs(c, cache, slot, first, rows, lead, total);
+    const int keys = alone ? 0 : cache.bucket(first - lead + total);
+    const std::vector<ggml_fp16_t> mask = alone ? std::vector<ggml_fp16_t>() : make_mask(keys, in);
 
     TensorPool pool(device, 8);
     const auto input = [&](ggml_type type, size_t n) {
-        return n ? ggml_new_tensor_1d(pool.ctx(), type, static_cast<int64_t>(n)) : nullptr;
+        return ggml_new_tensor_1d(pool.ctx(), type, static_cast<int64_t>(n));
     };
-    ggml_tensor* text_in = input(GGML_TYPE_I32, text_ids.size());
-    ggml_tensor* audio_in = input(GGML_TYPE_I32, audio_rows.size());
-    ggml_tensor* order_in = input(GGML_TYPE_I32, order.size());
-    ggml_tensor* positions_in = input(GGML_TYPE_I32, positions.size());
-    ggml_tensor* cache_rows_in = input(GGML_TYPE_I64, cache_rows.size());
-    ggml_tensor* mask_in = causal ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F16, keys, rows.count);
+    const bool own_embedding = device->is_cpu();
+    ggml_tensor* text_in = own_embedding ? input(GGML_TYPE_I32, in.text.size()) : nullptr;
+    ggml_tensor* audio_in = own_embedding ? input(GGML_TYPE_I32, in.audio.size()) : nullptr;
+    std::unique_ptr<ComposedEmbedding> composed;
+    if (!own_embedding) composed = std::make_unique<ComposedEmbedding>(pool, in, c.codebooks);
+    ggml_tensor* positions_in = input(GGML_TYPE_I32, in.positions.size());
+    ggml_tensor* cache_rows_in = input(GGML_TYPE_I64, in.cache_rows.size());
+    ggml_tensor* mask_in = alone ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F16, keys, total);
     pool.allocate();
 
     Graph graph(device, 64 + transformer_nodes(c.backbone));
-    ggml_context* ctx = graph.ctx();
-    ggml_tensor* text = text_in ? ggml_get_rows(ctx, w.text_embd, text_in) : nullptr;
-    ggml_tensor* x = text;
-    if (audio_in) {
-        ggml_tensor* audio = ggml_get_rows(ctx, w.audio_embd, audio_in);
-        audio = ggml_reshape_3d(ctx, audio, c.backbone.width, c.codebooks, n_audio);
-        audio = ggml_sum_rows(ctx, ggml_cont(ctx, ggml_permute(ctx, audio, 1, 0, 2, 3)));
-        audio = ggml_reshape_2d(ctx, audio, c.backbone.width, n_audio);
-        x = text ? ggml_get_rows(ctx, ggml_concat(ctx, text, audio, 1), order_in) : audio;
-    }
+    ggml_tensor* x = composed ? composed->build(graph.ctx(), w)
+                              : build_embedding(graph, w.text_embd, w.audio_embd, text_in, audio_in);
     AttentionPass pass;
     pass.cache = &cache;
     pass.first_slot = slot;
-    pass.queries = rows.count;
+    pass.queries = total;
     pass.keys = keys;
     pass.rows = cache_rows_in;
     pass.positions = positions_in;
     pass.mask = mask_in;
-    pass.causal = causal;
+    pass.causal = alone;
     x = build_transformer(graph, c.backbone, w.backbone, pass, x);
     ggml_tensor* out = nullptr;
     if (logits) {
@@ -76,14 +148,19 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     }
     graph.allocate();
 
-    if (text_in) upload(text_in, text_ids.data(), ggml_nbytes(text_in));
-    if (audio_in) upload(audio_in, audio_rows.data(), ggml_nbytes(audio_in));
-    upload(order_in, order.data(), ggml_nbytes(order_in));
-    upload(positions_in, positions.data(), ggml_nbytes(positions_in));
-    upload(cache_rows_in, cache_rows.data(), ggml_nbytes(cache_rows_in));
+    if (composed) {
+        composed->upload_inputs();
+    } else {
+        upload(text_in, in.text.data(), ggml_nbytes(text_in));
+        upload(audio_in, in.audio.data(), ggml_nbytes(audio_in));
+    }
+    upload(positions_in, in.positions.data(), ggml_nbytes(positions_in));
+    upload(cache_rows_in, in.cache_rows.data(), ggml_nbytes(cache_rows_in));
     if (mask_in) upload(mask_in, mask.data(), ggml_nbytes(mask_in));
     graph.compute();
-    if (logits) download(out, logits, ggml_nbytes(out));
+    if (logits)
+        ggml_backend_tensor_get(out, logits, out->nb[1] * static_cast<size_t>(lead),
+                                out->nb[1] * static_cast<size_t>(rows.count));
 }
 
 }  // namespace csm

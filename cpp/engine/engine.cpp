@@ -12,8 +12,6 @@ namespace csm {
 
 namespace {
 
-// Attention reads this many cache rows more than needed at most: graphs are built per bucket.
-constexpr int kKeyBucket = 256;
 // Graphs kept for reuse. Batches are exact, not rounded up: building a graph costs a millisecond or two, and
 // a sequence that is only passed through as much as one that speaks.
 constexpr size_t kMaxGraphs = 16;
@@ -62,10 +60,9 @@ Engine::Engine(std::shared_ptr<const Model> model, int slots, int context, const
       graphs_(kMaxGraphs) {
     if (slots < 1 || slots > kMaxSlots)
         throw ArgumentError(cat("slots is ", slots, ", expected 1 to ", kMaxSlots));
-    // one spare row per slot takes the writes of sequences that a batch only passes through; whole buckets,
-    // since attention reads whole buckets
-    cache_ = KvCache(pool_, model_->csm().backbone, (context_ + 1 + kKeyBucket - 1) / kKeyBucket * kKeyBucket,
-                     slots, kv_type_of(*model_, kv_type));
+    // one spare row per slot takes the writes of rows that are computed only because others are
+    cache_ = KvCache(pool_, model_->csm().backbone, KvCache::round_up(context_ + 1), slots,
+                     kv_type_of(*model_, kv_type));
     any_slots_ = attends_itself(*model_->device(), model_->csm().backbone, cache_.k.front()->type);
     pool_.allocate();
     slots_.resize(static_cast<size_t>(slots));
@@ -121,10 +118,6 @@ void Engine::rewind(int slot, int rows) {
     s.codes.clear();
 }
 
-int Engine::key_bucket(int rows) const {
-    return std::min((rows + kKeyBucket - 1) / kKeyBucket * kKeyBucket, cache_.capacity);
-}
-
 int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
     Slot& s = slot_at(slot);
     const CsmConfig& c = model_->csm();
@@ -162,9 +155,8 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
     const int total = static_cast<int>(text.size());
     if (logits) logits->resize(static_cast<size_t>(total) * static_cast<size_t>(c.codes));
     for (int done = 0; done < total;) {
-        const int n = std::min(kPrefillChunk, total - done);
+        const int n = std::min(prefill_chunk(*model_->device(), c, cache_, s.evaluated), total - done);
         prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
-                key_bucket(s.evaluated + n),
                 {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
                 logits ? logits->data() + int64_t{done} * c.codes : nullptr);
         s.evaluated += n;
@@ -189,9 +181,7 @@ void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& sha
     const CsmConfig& c = model_->csm();
     const auto codebooks = static_cast<size_t>(c.codebooks);
     const bool is_text = slot == nullptr || slot->text >= 0;
-    in.text_ids[b] = slot != nullptr && is_text ? slot->text : 0;
-    in.text_gate[b] = is_text ? 1.0f : 0.0f;
-    in.audio_gate[b] = is_text ? 0.0f : 1.0f;
+    in.text_ids[b] = slot == nullptr ? 0 : is_text ? slot->text : -1;
     in.positions[b] = slot ? slot->evaluated : 0;
     in.cache_rows[b] = int64_t{number} * cache_.capacity + (slot ? slot->evaluated : cache_.capacity - 1);
     if (any_slots_) {
@@ -255,7 +245,7 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
     const Stopwatch watch;
     const std::vector<int> members = sequences(slots, n);
     const FrameGraph::Shape shape{any_slots_ ? 0 : members.front(), static_cast<int>(members.size()),
-                                  any_slots_ ? 0 : key_bucket(rows), logits != nullptr};
+                                  any_slots_ ? 0 : cache_.bucket(rows), logits != nullptr};
     FrameGraph& graph = graphs_.get(shape, [&] {
         return std::make_unique<FrameGraph>(model_->device(), c, model_->csm_weights(), cache_, shape);
     });

@@ -85,7 +85,6 @@ class Engine {
     };
     Slot& slot_at(int slot);
     const Slot& slot_at(int slot) const { return const_cast<Engine*>(this)->slot_at(slot); }
-    int key_bucket(int rows) const;
     std::vector<int> sequences(const int* slots, int n) const;
     void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, int number,
               const Slot* slot, const int32_t* forced);

@@ -4,6 +4,7 @@
 // for a single query splits the keys over the threads, which makes the result depend on their number.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,12 @@ struct KvCache {
     // Describes the tensors in the pool; the pool's owner allocates.
     KvCache(TensorPool& pool, const TransformerConfig& config, int capacity, int slots, ggml_type type);
     static size_t tensors(const TransformerConfig& config);
+
+    // Attention reads this many rows more than needed at most where it has to say how many: graphs are built
+    // per bucket. Capacities are whole buckets.
+    static constexpr int kBucket = 256;
+    static int round_up(int rows) { return (rows + kBucket - 1) / kBucket * kBucket; }
+    int bucket(int rows) const { return std::min(round_up(rows), capacity); }
 
     // Keys and values of rows first .. first + count - 1 of a slot as bytes, bytes(count) of them: for each
     // layer the keys, then the values. write() throws ArgumentError, naming `what`, if any of them is no
