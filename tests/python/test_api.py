@@ -172,7 +172,7 @@ def test_a_dropped_stream_leaves_nothing_behind(csm: CSM) -> None:
 def test_wrong_arguments_of_a_stream_show_at_once(csm: CSM) -> None:
     with pytest.raises(ValueError, match="text is empty"):
         csm.stream("")
-    with pytest.raises(ValueError, match="chunk_frames must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="chunk_frames must be 1 to 1000000 frames, got 0"):
         csm.stream(TEXT, chunk_frames=0)
 
 

@@ -136,7 +136,7 @@ def test_integers_are_scaled() -> None:
         (np.zeros((2, 100)), RATE, "transposed"),
         (np.zeros((2, 2, 2)), RATE, r"shape \(n,\)"),
         (np.zeros(10, np.uint8), RATE, "float or signed"),
-        (np.zeros(10), 0, "rate must be positive"),
+        (np.zeros(10), 0, "sample_rate must be 1000 to 768000 Hz, got 0"),
     ],
 )
 def test_samples_are_checked(samples: np.ndarray, rate: int, message: str) -> None:

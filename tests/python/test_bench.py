@@ -314,7 +314,7 @@ def test_a_process_that_dies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (["--model", "x.gguf", "--type", "q4_0"], "are for random weights, not --model"),
         (["--model", "x.gguf", "--synthetic", "tiny"], "not allowed with"),
-        (["--batch", "1,0"], "at least 1"),
+        (["--batch", "1,0"], "batch_size must be 1 to 256"),
         (["--batch", "1,,2"], "values with commas between"),
         (["--json", "nowhere/results.json"], "there is no folder"),
         (["--plot", "results"], "an ending such as .png"),

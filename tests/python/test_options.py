@@ -75,7 +75,7 @@ def test_seeds() -> None:
     assert 0 <= resolve_seed(None) < 2**32
     assert resolve_seed(None) != resolve_seed(None)
     for seed in (-1, 2**64):
-        with pytest.raises(ValueError, match="seed must be in"):
+        with pytest.raises(ValueError, match="seed must be 0 to"):
             resolve_seed(seed)
     with pytest.raises(TypeError, match="seed"):
         resolve_seed(1.0)  # type: ignore[arg-type]

@@ -172,5 +172,5 @@ def test_retries_are_the_next_seeds(csm: CSM) -> None:
     assert np.array_equal(csm.generate_codes("Hi.", seed=5, **options), seeds[0])
     batch = csm.generate_batch(["Hi."] * 3, seed=5, batch_size=2, **options)
     assert all(np.array_equal(a.codes, b) for a, b in zip(batch, seeds, strict=True))
-    with pytest.raises(ValueError, match="retries must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="retries must be 0 to 100 times, got -1"):
         csm.generate("Hi.", retries=-1)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.audio.encoder import Encoder
+from csm_ggml.audio.stats import Stats
 from csm_ggml.errors import AudioFileError
-
-if TYPE_CHECKING:
-    from csm_ggml.audio.stats import Stats
+from csm_ggml.files import OutputFile, Writable
 
 # File extension -> format and subtype of libsndfile.
 _FORMATS = {
@@ -22,8 +25,10 @@ _FORMATS = {
     ".flac": ("FLAC", "PCM_16"),
     ".ogg": ("OGG", "VORBIS"),
 }
-# libsndfile's Vorbis encoder keeps a whole write on the stack; large ones overflow it.
-_WRITE_BLOCK = 1 << 16
+# Rates of sound in Hz: below, there is no speech; above, no device. Outside, resampling takes
+# gigabytes or forever.
+LEAST_RATE = 1_000
+MOST_RATE = 768_000
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,12 @@ class Audio:
     ) -> None:
         """Write an audio file. Samples beyond full scale are clipped unless stored as floats.
 
+        The file appears when it is complete: until then, and after any error, one that was there
+        before is kept. Equal sounds give equal files, byte by byte.
+
         Args:
             path: Where to. The extension picks the format: .wav, .flac, .ogg (Vorbis). Or
-                an open binary file that can seek.
+                an open binary file.
             format: libsndfile's name of the format, e.g. "WAV"; needed for open files and other
                 extensions.
             subtype: libsndfile's name of the sample format, e.g. "FLOAT"; default 16-bit PCM,
@@ -102,13 +110,15 @@ class Audio:
 
         Raises:
             AudioFileError: If the extension is unknown, or libsndfile cannot write it.
-            OSError: If the file cannot be created.
+            OSError: If the file cannot be written.
         """
         save_samples(path, self.samples, self.sample_rate, format=format, subtype=subtype)
 
     @classmethod
     def concatenate(cls, chunks: Iterable[Audio]) -> Audio:
         """Join the chunks of one stream, in order, into what `CSM.generate` would have returned.
+
+        Several utterances can be joined, too: a turn that ended is not continued by the next chunk.
 
         Raises:
             ValueError: If there are none.
@@ -120,7 +130,8 @@ class Audio:
         offset = 0
         for chunk in chunks:
             for turn in chunk.turns:
-                if turns and turns[-1].index == turn.index:
+                goes_on = bool(turns) and turns[-1].finish_reason is None
+                if goes_on and turns[-1].index == turn.index:
                     turns[-1] = replace(
                         turns[-1],
                         frames=turns[-1].frames + turn.frames,
@@ -192,29 +203,29 @@ def save_samples(
     elif subtype not in ("FLOAT", "DOUBLE"):
         data = np.clip(samples, -1.0, 1.0)
     if isinstance(path, str | os.PathLike):
-        # soundfile reports a missing folder or missing rights as "System error"; opening it here
-        # names the reason.
-        with open(path, "wb") as file:
-            _write(file, data, sample_rate, format, subtype)
+        with OutputFile(path, "audio") as file:
+            if not file.direct:
+                _encode(file, data, sample_rate, format, subtype)
+            else:
+                file.write(_encoded(data, sample_rate, format, subtype))
+    elif hasattr(path, "write"):
+        path.write(_encoded(data, sample_rate, format, subtype))
     else:
-        _write(path, data, sample_rate, format, subtype)
+        raise TypeError(f"path must be a file name or an open binary file, got {path!r}")
 
 
-def _write(
-    file: IO[bytes], data: npt.NDArray[Any], sample_rate: int, format: str, subtype: str
+def _encode(
+    file: Writable, data: npt.NDArray[Any], sample_rate: int, format: str, subtype: str
 ) -> None:
-    import soundfile
+    with Encoder(file, sample_rate, format, subtype) as encoder:
+        encoder.write(data)
 
-    try:
-        with soundfile.SoundFile(
-            file, "w", samplerate=sample_rate, channels=1, format=format, subtype=subtype
-        ) as sound:
-            for start in range(0, len(data), _WRITE_BLOCK):
-                sound.write(data[start : start + _WRITE_BLOCK])
-    except soundfile.LibsndfileError as error:
-        raise AudioFileError(
-            f"{getattr(file, 'name', 'audio')}: cannot be written: {error}"
-        ) from None
+
+def _encoded(data: npt.NDArray[Any], sample_rate: int, format: str, subtype: str) -> bytes:
+    """The whole file in memory, for what cannot seek."""
+    file = io.BytesIO()
+    _encode(file, data, sample_rate, format, subtype)
+    return file.getvalue()
 
 
 def load_audio(path: str | os.PathLike[str], sample_rate: int) -> npt.NDArray[np.float32]:
@@ -228,12 +239,20 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int) -> npt.NDArray[np
     """
     import soundfile
 
-    name = os.fspath(path)
-    if not os.path.isfile(name):
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"the path of an audio file must be a str or a Path, got {path!r}")
+    name = os.fsdecode(path)
+    if "\0" in name or not os.path.isfile(name):
         raise FileNotFoundError(f"{name}: no such audio file")
     try:
-        samples, rate = soundfile.read(name, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+        # As bytes where names are bytes: they need not be UTF-8.
+        native = name if sys.platform == "win32" else os.fsencode(name)
+        with soundfile.SoundFile(native) as file:
+            rate = check_rate(file.samplerate)
+            samples = file.read(dtype="float32", always_2d=True)
+    except ValueError as error:
+        raise AudioFileError(f"{name}: {error}") from None
+    except (soundfile.SoundFileError, MemoryError) as error:
         raise AudioFileError(
             f"{name}: not an audio file that libsndfile can read: {error}"
         ) from None
@@ -243,13 +262,33 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int) -> npt.NDArray[np
         raise AudioFileError(f"{name}: {error}") from None
 
 
-def to_mono(samples: npt.ArrayLike, rate: int, target_rate: int) -> npt.NDArray[np.float32]:
+def check_rate(rate: float) -> float:
+    """A sample rate, as it was given.
+
+    Raises:
+        ValueError: If it is no rate of sound.
+        TypeError: If it is no number.
+    """
+    if isinstance(rate, str | bytes | bool) or not hasattr(rate, "__float__"):
+        raise TypeError(f"sample_rate must be a number, got {rate!r}")
+    try:
+        value = float(rate)
+    except OverflowError:
+        value = math.inf
+    if not LEAST_RATE <= value <= MOST_RATE:
+        raise ValueError(
+            f"sample_rate must be {LEAST_RATE} to {MOST_RATE} Hz, got {str(rate)[:40]}"
+        )
+    return rate
+
+
+def to_mono(samples: npt.ArrayLike, rate: float, target_rate: int) -> npt.NDArray[np.float32]:
     """Bring samples into the form that the codec takes.
 
     Args:
         samples: (n,) or (n, channels); float with full scale 1, or integers scaled by their type's
             full scale.
-        rate: Their rate in Hz.
+        rate: Their rate in Hz, 1 kHz to 768 kHz.
         target_rate: The rate to resample to, in Hz.
 
     Returns:
@@ -258,7 +297,9 @@ def to_mono(samples: npt.ArrayLike, rate: int, target_rate: int) -> npt.NDArray[
     Raises:
         ValueError: If there are no samples, one is NaN or infinite, or shape, type or rate is not
             right.
+        TypeError: If the rate is no number.
     """
+    rate = check_rate(rate)
     array = np.asarray(samples)
     if array.ndim not in (1, 2):
         raise ValueError(f"samples must have shape (n,) or (n, channels), got {array.shape}")
@@ -274,8 +315,6 @@ def to_mono(samples: npt.ArrayLike, rate: int, target_rate: int) -> npt.NDArray[
         raise ValueError(f"samples must be float or signed integers, got {array.dtype}")
     if not np.isfinite(array).all():
         raise ValueError("some samples are NaN or infinite")
-    if rate <= 0:
-        raise ValueError(f"sample rate must be positive, got {rate}")
     mono = array if array.ndim == 1 else array.mean(axis=1)
     mono = np.ascontiguousarray(mono, dtype=np.float32)
     if rate != target_rate:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
-from pathlib import Path
+from collections.abc import Iterable
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.audio.audio import output_format, to_pcm16
-from csm_ggml.errors import AudioFileError
+from csm_ggml.audio.encoder import Encoder
+from csm_ggml.files import OutputFile, check_output
 
-# libsndfile's Vorbis encoder keeps a whole write on the stack; large ones overflow it.
-_WRITE_BLOCK = 1 << 16
 # A WAV file whose length is not known yet claims the greatest one.
 _UNKNOWN = 0xFFFFFFFF
 
@@ -23,59 +23,88 @@ _UNKNOWN = 0xFFFFFFFF
 class AudioWriter:
     """16-bit mono audio into a file, chunk by chunk. Use it in a `with` block.
 
-    The file appears with the first chunk; after an error it ends with the last one.
+    A reader sees the file when it is complete: until then, and after any error, one that was there
+    before is kept. Without a chunk there is no file. Who wants to listen meanwhile names a FIFO or
+    a device: WAV goes there chunk by chunk, with a header of unknown length, other formats at the
+    end.
     """
 
-    def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
-        """Take the name.
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        *,
+        inputs: Iterable[str | os.PathLike[str]] = (),
+    ) -> None:
+        """Take the name, and find out whether it can be written.
 
         Args:
             path: Its extension picks the format: .wav, .flac, .ogg.
             sample_rate: Samples per second.
+            inputs: Files that it must not replace.
 
         Raises:
             AudioFileError: If the extension is unknown.
+            ValueError: If it is one of the inputs.
+            OSError: If it cannot be written.
         """
-        self._path = Path(path)
+        self._path = path
+        self._inputs = tuple(inputs)
         self._sample_rate = sample_rate
         self._format, self._subtype = output_format(path)
-        self._file: IO[bytes] | None = None
-        self._sound: Any = None
+        check_output(path, "audio", inputs=self._inputs)
+        self._file: OutputFile | None = None
+        self._memory: io.BytesIO | None = None
+        self._encoder: Encoder | None = None
 
     def write(self, samples: npt.NDArray[Any]) -> None:
         """Append (n,) float32 or int16 samples.
 
         Raises:
             AudioFileError: If libsndfile cannot write them.
-            OSError: If the file cannot be created.
+            OSError: If the file cannot be written.
         """
-        import soundfile
-
         data = samples if samples.dtype == np.int16 else to_pcm16(samples)
-        try:
-            if self._sound is None:
-                self._file = self._path.open("wb")
-                self._sound = soundfile.SoundFile(
-                    self._file,
-                    "w",
-                    samplerate=self._sample_rate,
-                    channels=1,
-                    format=self._format,
-                    subtype=self._subtype,
-                )
-            for start in range(0, len(data), _WRITE_BLOCK):
-                self._sound.write(data[start : start + _WRITE_BLOCK])
-            self._sound.flush()
-        except soundfile.LibsndfileError as error:
-            raise AudioFileError(f"{self._path}: cannot be written: {error}") from None
+        if self._file is None:
+            self._file = OutputFile(self._path, "audio", inputs=self._inputs)
+            if not self._file.direct:
+                self._encoder = self._encode_into(self._file)
+            elif self._format == "WAV":
+                self._file.write(wav_header(self._sample_rate))
+            else:
+                self._memory = io.BytesIO()
+                self._encoder = self._encode_into(self._memory)
+        if self._encoder is not None:
+            self._encoder.write(data)
+        else:
+            self._file.write(data.astype("<i2", copy=False).tobytes())
+            self._file.flush()
 
     def close(self) -> None:
-        """Complete the file."""
-        if self._sound is not None:
-            self._sound.close()
+        """Complete the file.
+
+        Raises:
+            As `write`.
+        """
+        if self._file is None:
+            return
+        try:
+            if self._encoder is not None:
+                encoder, self._encoder = self._encoder, None
+                encoder.close()
+            if self._memory is not None:
+                self._file.write(self._memory.getvalue())
+            self._file.commit()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Drop what was written; a FIFO keeps it."""
+        if self._encoder is not None:
+            self._encoder.abandon()
         if self._file is not None:
-            self._file.close()
-        self._sound = self._file = None
+            self._file.discard()
+        self._file = self._encoder = self._memory = None
 
     def __enter__(self) -> AudioWriter:
         """The writer."""
@@ -87,8 +116,14 @@ class AudioWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Complete the file."""
-        self.close()
+        """Complete the file, or drop it after an error."""
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _encode_into(self, file: OutputFile | io.BytesIO) -> Encoder:
+        return Encoder(file, self._sample_rate, self._format, self._subtype)
 
 
 def wav_header(sample_rate: int) -> bytes:

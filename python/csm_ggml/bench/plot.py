@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from csm_ggml.bench.report import type_label
+from csm_ggml.files import write_file
 
 _SIZE = (10, 4.5)  # inches
 _DOTS_PER_INCH = 150
@@ -17,6 +19,7 @@ def save_plot(document: dict[str, Any], path: str | Path) -> None:
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
         ValueError: If matplotlib does not know the format.
+        OSError: If the file cannot be written.
     """
     # Not through pyplot: that would look for a display.
     from matplotlib.figure import Figure
@@ -46,4 +49,6 @@ def save_plot(document: dict[str, Any], path: str | Path) -> None:
         axes.legend()
     machine, settings = document["machine"], document["settings"]
     figure.suptitle(f"{machine['cpu']}, {settings['threads']} threads, {settings['device']}")
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=_DOTS_PER_INCH)
+    write_file(path, picture.getvalue(), "picture")

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csm_ggml.cli.common import Subparsers, UsageError, check_output_folder, positive, tell
+from csm_ggml.cli.common import Subparsers, UsageError, check_output, positive, printable, tell
+from csm_ggml.cli.parser import checked, option
 
 if TYPE_CHECKING:
     from csm_ggml.bench.runner import Configuration
@@ -27,7 +28,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
         epilog="Let nothing else run meanwhile. Configurations are measured in turns.",
     )
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("-m", "--model", help="as --model of speak, instead of random weights")
+    group.add_argument(
+        "-m", "--model", metavar="NAME", help="as --model of speak, instead of random weights"
+    )
     group.add_argument(
         "--synthetic",
         default="csm-1b",
@@ -37,31 +40,43 @@ def add_parser(commands: Subparsers[Any]) -> None:
     parser.add_argument(
         "--type",
         type=_list,
+        metavar="T,T",
         help=f"of the random weights: q4_0,q8_0,... (default: {_DEFAULT_TYPE})",
     )
-    parser.add_argument("--depth-type", help="of their depth decoder (default: as --type)")
+    parser.add_argument(
+        "--depth-type", metavar="T", help="of their depth decoder (default: as --type)"
+    )
     parser.add_argument(
         "--batch",
         type=_positive_list,
         default=[1, 4, 16],
+        metavar="N,N",
         help="utterances side by side: 1,4,16 by default",
     )
     parser.add_argument(
-        "--threads", type=positive, help="CPU threads (default: physical cores that may be used)"
+        "--threads",
+        type=option("threads"),
+        metavar="N",
+        help="CPU threads (default: physical cores that may be used)",
     )
     parser.add_argument(
-        "--device", default="auto", help="as `csm-ggml doctor` lists it (default: %(default)s)"
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="as `csm-ggml doctor` lists it (default: %(default)s)",
     )
     parser.add_argument(
         "--frames",
         type=positive,
         default=60,
+        metavar="N",
         help="to time for each type and batch (default: %(default)s)",
     )
     parser.add_argument(
         "--rounds",
         type=positive,
         default=3,
+        metavar="N",
         help="turns in which they are timed, each in a new process (default: %(default)s)",
     )
     parser.add_argument(
@@ -79,7 +94,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "--plot", metavar="FILE", help="draw codes per second and real-time factor: .png, .svg, ..."
     )
     parser.add_argument(
-        "--work-dir", help="where random weights are kept (default: the cache of `csm-ggml doctor`)"
+        "--work-dir",
+        metavar="DIR",
+        help="where random weights are kept (default: the cache of `csm-ggml doctor`)",
     )
     parser.set_defaults(run=run)
 
@@ -129,9 +146,12 @@ def run(args: argparse.Namespace) -> None:
         },
         "rows": rows,
     }
-    print(format_report(document))
+    for line in format_report(document).splitlines():
+        print(printable(line))
     if args.json:
-        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        from csm_ggml.files import write_file
+
+        write_file(args.json, (json.dumps(document, indent=2) + "\n").encode(), "JSON", "text")
     if args.plot:
         from csm_ggml.bench.plot import save_plot
 
@@ -142,9 +162,10 @@ def _check(args: argparse.Namespace) -> None:
     """Find out what cannot work before measuring for minutes."""
     if args.model and (args.type or args.depth_type or args.work_dir):
         raise UsageError("--type, --depth-type and --work-dir are for random weights, not --model")
-    for path in (args.json, args.plot):
-        if path:
-            check_output_folder(path)
+    if args.json:
+        check_output(args.json, "JSON", "text", inputs=[args.model])
+    if args.plot:
+        check_output(args.plot, "picture", inputs=[args.model])
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         raise UsageError('--plot needs matplotlib: pip install "csm-ggml[plot]"')
     if args.plot and not Path(args.plot).suffix:
@@ -189,4 +210,6 @@ def _list(text: str) -> list[str]:
 
 
 def _positive_list(text: str) -> list[int]:
-    return [positive(value) for value in _list(text)]
+    from csm_ggml.speech.options import parse_option
+
+    return [int(checked(lambda v: parse_option("batch_size", v))(value)) for value in _list(text)]

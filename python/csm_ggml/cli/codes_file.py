@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.cli.common import write_stdout
+from csm_ggml.files import write_file
+
 
 def read_codes(name: str) -> npt.NDArray[np.int32]:
     """Read (frames, codebooks) codes from a .npy or text file; '-' is standard input, as text.
@@ -23,7 +26,7 @@ def read_codes(name: str) -> npt.NDArray[np.int32]:
     if name.lower().endswith(".npy"):
         try:
             return np.asarray(np.load(name, allow_pickle=False))
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
             raise ValueError(f"{name} is no NumPy array of codes: {error}") from None
     where = "standard input" if name == "-" else name
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -54,11 +57,13 @@ def read_codes(name: str) -> npt.NDArray[np.int32]:
 def write_codes(name: str, codes: npt.NDArray[np.int32]) -> None:
     """Write (frames, codebooks) codes as .npy or text; '-' is standard output, as text."""
     if name.lower().endswith(".npy"):
-        np.save(name, codes)
+        array = io.BytesIO()
+        np.save(array, codes)
+        write_file(name, array.getvalue(), "codes", "text")
         return
     text = io.StringIO()
     np.savetxt(text, codes, fmt="%d")
     if name == "-":
-        sys.stdout.write(text.getvalue())
+        write_stdout(text.getvalue().encode())
     else:
-        Path(name).write_text(text.getvalue(), encoding="ascii")
+        write_file(name, text.getvalue().encode(), "codes", "text")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from csm_ggml.cli import process
+from csm_ggml.cli.parser import option
 
 if TYPE_CHECKING:
     from csm_ggml.csm import CSM
 
 PROGRAM = "csm-ggml"
+STDOUT = "standard output"
 DEFAULT_MODEL = "demo"
 
 Subparsers = argparse._SubParsersAction
@@ -22,9 +27,20 @@ class UsageError(Exception):
 
 def positive(text: str) -> int:
     """Type of arguments that are whole numbers of at least 1."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:12]) < 10**9:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text[:40]!r}")
     return int(text)
+
+
+def speaker(text: str) -> int:
+    """Type of arguments that are a speaker's number."""
+    from csm_ggml.text.turns import check_speaker
+
+    try:
+        number = int(text[:20])
+    except ValueError:
+        raise ValueError(f"a speaker must be a whole number, got {text[:40]!r}") from None
+    return int(check_speaker(number))
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,17 +50,24 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         default=DEFAULT_MODEL,
+        metavar="NAME",
         help="demo, csm-1b, a .gguf file, a folder or a hub repository (default: %(default)s)",
     )
-    group.add_argument("--revision", help="branch, tag or commit of a hub repository")
+    group.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a hub repository"
+    )
     group.add_argument("--local-files-only", action="store_true", help="never use the network")
     group.add_argument(
         "--device",
         default="auto",
+        metavar="NAME",
         help="a device as `csm-ggml doctor` lists it (default: %(default)s)",
     )
     group.add_argument(
-        "--threads", type=positive, help="CPU threads (default: physical cores that may be used)"
+        "--threads",
+        type=option("threads"),
+        metavar="N",
+        help="CPU threads (default: physical cores that may be used)",
     )
 
 
@@ -62,22 +85,85 @@ def load_model(args: argparse.Namespace, *, quiet: bool = False) -> CSM:
     return CSM.from_pretrained(files.paths, device=args.device, threads=args.threads)
 
 
-def tell(message: str) -> None:
-    """One line for people, where it cannot get into the output."""
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+def tell(message: str, *, before: str = "") -> None:
+    """One line for people, where it cannot get into the output; lost if nobody can get it."""
+    try:
+        print(f"{before}{PROGRAM}: {printable(message)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        process.mute(sys.stderr)
 
 
-def check_output_folder(path: str) -> None:
-    """Fail before the work and not after it if a file cannot be put there.
+def printable(text: str) -> str:
+    """A text on one line, without what a terminal would obey: names come from files."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
+
+
+def write_stdout(data: bytes) -> None:
+    """Write bytes to standard output, at once.
 
     Raises:
-        UsageError: If the folder does not exist, or the path is one.
+        OSError: If that fails; the error names it.
     """
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise UsageError(f"{path}: there is no folder {folder}")
-    if os.path.isdir(path):
-        raise UsageError(f"{path} is a folder, expected a file name")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from None
+
+
+def check_output(
+    path: str, *kinds: str, inputs: Iterable[str | os.PathLike[str] | None] = ()
+) -> None:
+    """Find out before the work whether a file can be written.
+
+    Args:
+        path: Its name.
+        kinds: What is to be written; see `csm_ggml.files.OutputFile`.
+        inputs: What will be read; None and names of what is no file do not count.
+
+    Raises:
+        UsageError: If the folder does not exist, the path is one or one of the inputs, or the name
+            is that of another kind of file.
+        OSError: If it cannot be written for another reason.
+    """
+    from csm_ggml import files
+
+    try:
+        files.check_output(path, *kinds, inputs=[name for name in inputs if name is not None])
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def check_audio_output(path: str, inputs: Iterable[str | os.PathLike[str] | None] = ()) -> None:
+    """The same for an audio file, whose format its name picks.
+
+    Raises:
+        As `check_output`.
+    """
+    from csm_ggml.audio.audio import output_format
+
+    try:
+        output_format(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    check_output(path, "audio", inputs=inputs)
+
+
+def local_paths(name: str) -> list[str]:
+    """What a command that reads model files is given: a path, or a model by its name.
+
+    Raises:
+        ModelNotFoundError: If it is neither.
+    """
+    from csm_ggml.loading import hub
+
+    if os.path.exists(name) or name not in (hub.DEMO, hub.CSM_1B):
+        return [name]
+    return [str(path) for path in hub.resolve(name).paths]
 
 
 def binary_stdout() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from csm_ggml.cli.common import Subparsers, check_output_folder
+from csm_ggml.cli.common import Subparsers, check_output, local_paths
 from csm_ggml.cli.weights import add_type_arguments, tell_report
 
 
@@ -22,24 +22,32 @@ def add_parser(commands: Subparsers[Any]) -> None:
         nargs="+",
         help="a folder, a .safetensors file, or the .gguf files of a llama.cpp conversion",
     )
-    parser.add_argument("-o", "--output", required=True, help="the .gguf file to write")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="the .gguf file to write"
+    )
     add_type_arguments(parser, default="f16")
     parser.add_argument(
         "--mimi",
+        metavar="PATH",
         help="the codec's file or folder, Kyutai's or transformers' naming, if the source has none",
     )
-    parser.add_argument("--tokenizer", help="tokenizer.json or its folder, if the source has none")
-    parser.add_argument("--name", help="the model's name for people (default: the source's)")
+    parser.add_argument(
+        "--tokenizer", metavar="PATH", help="tokenizer.json or its folder, if the source has none"
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="the model's name for people (default: the source's)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Convert."""
-    check_output_folder(args.output)
+    check_output(args.output, "model", inputs=[*args.source, args.mimi, args.tokenizer])
     from csm_ggml.convert import convert
 
+    sources = [path for name in args.source for path in local_paths(name)]
     report = convert(
-        args.source[0] if len(args.source) == 1 else args.source,
+        sources[0] if len(sources) == 1 else sources,
         args.output,
         type=args.type,
         preset=args.preset,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from typing import Any
 
 from csm_ggml.cli.common import (
     Subparsers,
     add_model_arguments,
     binary_stdout,
-    check_output_folder,
+    check_audio_output,
     load_model,
     tell,
+    write_stdout,
 )
 
 
@@ -31,6 +31,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-o",
         "--output",
         required=True,
+        metavar="FILE",
         help="audio file: .wav, .flac or .ogg; '-' writes WAV to standard output",
     )
     add_model_arguments(parser)
@@ -39,21 +40,20 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Decode."""
-    from csm_ggml.audio.audio import output_format, save_samples
+    from csm_ggml.audio.audio import save_samples
     from csm_ggml.cli.codes_file import read_codes
 
     if args.output == "-":
         binary_stdout()
     else:
-        output_format(args.output)
-        check_output_folder(args.output)
+        check_audio_output(args.output, inputs=[args.codes, args.model])
     codes = read_codes(args.codes)
     csm = load_model(args, quiet=True)
     samples = csm.decode(codes)
     if args.output == "-":
         buffer = io.BytesIO()
         save_samples(buffer, samples, csm.sample_rate, format="WAV")
-        sys.stdout.buffer.write(buffer.getvalue())
+        write_stdout(buffer.getvalue())
     else:
         save_samples(args.output, samples, csm.sample_rate)
     tell(f"{args.output}: {len(samples) / csm.sample_rate:.2f} s from {len(codes)} frames")

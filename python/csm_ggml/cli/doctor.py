@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.cli.common import Subparsers, size
+from csm_ggml.cli.common import Subparsers, printable, size
 
 _LIBRARIES = (
     "numpy",
@@ -21,7 +22,6 @@ _LIBRARIES = (
     "soxr",
     "huggingface_hub",
     "gguf",
-    "safetensors",
     "tqdm",
 )
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             text = f"FAILED: {type(error).__name__}: {error}"
         for number, line in enumerate(text.splitlines()):
-            print(f"{name if number == 0 else '':14}{line}", flush=True)
+            print(printable(f"{name if number == 0 else '':14}{line}"), flush=True)
     return 1 if failed else 0
 
 
@@ -82,14 +82,22 @@ def _ggml() -> str:
 
 def _libraries() -> str:
     found = []
-    missing = []
+    failed = []
     for name in _LIBRARIES:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:
+            # Installed is not enough: a library may lack one of the system's under it.
+            failed.append(f"{name} ({error})")
+            continue
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        raise RuntimeError(f"not installed: {', '.join(missing)} (found: {', '.join(found)})")
+            found.append(f"{name} {getattr(module, '__version__', 'of unknown version')}")
+    if failed:
+        raise RuntimeError(
+            f"cannot be imported: {', '.join(failed)} (found: {', '.join(found) or 'none'})"
+        )
     return ", ".join(found)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from csm_ggml.cli.common import (
     Subparsers,
     add_model_arguments,
-    check_output_folder,
+    check_output,
     load_model,
     tell,
 )
@@ -26,6 +26,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-o",
         "--output",
         default="-",
+        metavar="FILE",
         help="text with one frame a line, or a .npy array (default: text to standard output)",
     )
     add_model_arguments(parser)
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from csm_ggml.cli.codes_file import write_codes
 
     if args.output != "-":
-        check_output_folder(args.output)
+        check_output(args.output, "codes", "text", inputs=[args.audio, args.model])
     csm = load_model(args, quiet=True)
     codes = csm.encode(args.audio)
     write_codes(args.output, codes)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.cli.common import DEFAULT_MODEL, Subparsers, size
+from csm_ggml.cli.common import DEFAULT_MODEL, Subparsers, printable, size
 
 # Too long to be shown, and of no use to the eye.
 _ARRAYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type")
@@ -30,7 +30,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face repository")
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of a Hugging Face repository"
+    )
     parser.add_argument("--local-files-only", action="store_true", help="never use the network")
     parser.set_defaults(run=run)
 
@@ -64,7 +66,7 @@ def _as_json(path: Path, info: dict[str, Any]) -> dict[str, Any]:
 def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
     tensors = info["tensors"]
     parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
-    print(f"{path}")
+    print(printable(str(path)))
     print(
         f"GGUF version {info['version']}, {size(path.stat().st_size)}, {len(tensors)} tensors, "
         f"{parameters / 1e6:.2f} M parameters"
@@ -72,7 +74,7 @@ def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
     print("\nHyper-parameters")
     width = max((len(key) for key in info["metadata"]), default=0)
     for key, value in info["metadata"].items():
-        print(f"  {key:{width}}  {_short(key, value)}")
+        print(printable(f"  {key:{width}}  {_short(key, value)}"))
     print("\nWeights")
     _print_parts(tensors)
     if list_tensors:
@@ -81,8 +83,10 @@ def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
         for tensor in tensors:
             shape = ", ".join(map(str, tensor["shape"]))
             print(
-                f"  {tensor['name']:{width}}  {tensor['type']:6}  {size(tensor['bytes']):>9}  "
-                f"[{shape}]"
+                printable(
+                    f"  {tensor['name']:{width}}  {tensor['type']:6}  "
+                    f"{size(tensor['bytes']):>9}  [{shape}]"
+                )
             )
 
 
@@ -96,7 +100,8 @@ def _print_parts(tensors: list[dict[str, Any]]) -> None:
         total = sum(tensor["bytes"] for tensor in members)
         types = Counter(tensor["type"] for tensor in members)
         listed = ", ".join(f"{count} x {type_}" for type_, count in types.most_common())
-        print(f"  {part:{width}}  {parameters / 1e6:10.2f} M  {size(total):>9}  {listed}")
+        line = f"  {part:{width}}  {parameters / 1e6:10.2f} M  {size(total):>9}  {listed}"
+        print(printable(line))
 
 
 def _part(name: str) -> str:

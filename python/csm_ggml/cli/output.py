@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import sys
 import threading
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from csm_ggml.cli.common import UsageError
+from csm_ggml.cli.common import UsageError, write_stdout
 
 if TYPE_CHECKING:
     from csm_ggml.audio.audio import Audio
@@ -63,27 +63,39 @@ class Sinks:
 class FileSink:
     """One audio file."""
 
-    def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
-        """Take the name; the file is made with the first chunk."""
+    def __init__(
+        self, path: str | os.PathLike[str], sample_rate: int, inputs: Iterable[str] = ()
+    ) -> None:
+        """Take the name; the file is made with the first chunk, and appears when it is complete.
+
+        Args:
+            path: The file.
+            sample_rate: Samples per second.
+            inputs: Files that it must not replace.
+        """
         from csm_ggml.audio.writer import AudioWriter
 
-        self._writer = AudioWriter(path, sample_rate)
+        self._writer = AudioWriter(path, sample_rate, inputs=inputs)
 
     def write(self, chunk: Audio) -> None:
         """Append the chunk."""
         self._writer.write(chunk.samples)
 
     def close(self, *, completed: bool) -> None:
-        """Complete the file."""
-        self._writer.close()
+        """Complete the file; after an error, drop it."""
+        if completed:
+            self._writer.close()
+        else:
+            self._writer.discard()
 
 
 class SplitSink:
     """One audio file for each turn: `talk.wav` becomes talk-001.wav, talk-002.wav, ..."""
 
-    def __init__(self, path: str, sample_rate: int) -> None:
-        """Take the name that the names are made of."""
+    def __init__(self, path: str, sample_rate: int, inputs: Iterable[str] = ()) -> None:
+        """Take the name that the names are made of, and the files that none may replace."""
         self._path = Path(path)
+        self._inputs = tuple(inputs)
         self._sample_rate = sample_rate
         self._turn = -1
         self._file: FileSink | None = None
@@ -96,7 +108,7 @@ class SplitSink:
             self.close(completed=True)
             self._turn = turn.index
             name = f"{self._path.stem}-{turn.index + 1:03}{self._path.suffix}"
-            self._file = FileSink(self._path.with_name(name), self._sample_rate)
+            self._file = FileSink(self._path.with_name(name), self._sample_rate, self._inputs)
             self.files += 1
         assert self._file is not None
         self._file.write(chunk)
@@ -125,8 +137,7 @@ class PipeSink:
     def write(self, chunk: Audio) -> None:
         """Write the chunk, at once."""
         pcm = chunk.pcm16().astype("<i2", copy=False).tobytes()
-        sys.stdout.buffer.write(self._header + pcm)
-        sys.stdout.buffer.flush()
+        write_stdout(self._header + pcm)
         self._header = b""
 
     def close(self, *, completed: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from csm_ggml.cli.common import Subparsers, check_output_folder
+from csm_ggml.cli.common import Subparsers, UsageError, check_output, local_paths
 from csm_ggml.cli.weights import add_type_arguments, tell_report
 
 
@@ -16,7 +16,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         help="write a model in another number format",
         description="Rewrite a .gguf file with other number formats; start from the finest.",
     )
-    parser.add_argument("source", help="the .gguf file to read")
+    parser.add_argument("source", help="the .gguf file to read, or demo")
     parser.add_argument("output", help="the .gguf file to write")
     add_type_arguments(parser, default=None)
     parser.set_defaults(run=run)
@@ -24,11 +24,17 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Quantize."""
-    check_output_folder(args.output)
+    check_output(args.output, "model", inputs=[args.source])
     from csm_ggml.convert import quantize_file
 
+    sources = local_paths(args.source)
+    if len(sources) > 1:
+        raise UsageError(
+            f"{args.source} is three files of llama.cpp's layout: `csm-ggml convert {args.source} "
+            "-o FILE` makes one of them, in any number format"
+        )
     report = quantize_file(
-        args.source,
+        sources[0],
         args.output,
         args.type,
         args.depth_type,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from csm_ggml.cli.common import (
     UsageError,
     add_model_arguments,
     binary_stdout,
-    check_output_folder,
+    check_audio_output,
     load_model,
-    positive,
+    speaker,
     tell,
+    write_stdout,
 )
+from csm_ggml.cli.parser import checked, option
 from csm_ggml.cli.script import LONG_TEXT_CHARACTERS, Script, read_script
 
 if TYPE_CHECKING:
@@ -59,18 +62,24 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "text", nargs="*", help="what to say; standard input if neither this nor -f is given"
     )
     parser.add_argument(
-        "-f", "--file", help="read what to say from a text file, one turn a line ('-': stdin)"
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="read what to say from a text file, one turn a line ('-': stdin)",
     )
     parser.add_argument(
         "-o",
         "--output",
+        metavar="FILE",
         help="audio file: .wav, .flac or .ogg; '-' writes WAV to standard output "
         f"(default: {DEFAULT_OUTPUT}, or none with --play)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
     group = parser.add_argument_group("while speaking")
     group.add_argument(
-        "--stream", action="store_true", help="write what is spoken at once, not at the end"
+        "--stream",
+        action="store_true",
+        help="write while speaking, in little memory; a FIFO and '-' hear it at once",
     )
     group.add_argument(
         "--raw", action="store_true", help="with -o -: 16-bit samples without a header, at once"
@@ -83,8 +92,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     group.add_argument(
         "--watermark",
-        metavar="MODULE:FUNCTION",
-        help="a Python function that sees each chunk first, as CSM.watermark does",
+        metavar="MODULE:NAME",
+        help="a Python function that sees each chunk first, as CSM.watermark does; modules of "
+        "the current folder are found",
     )
     group = parser.add_argument_group("long texts")
     group.add_argument(
@@ -94,18 +104,36 @@ def add_parser(commands: Subparsers[Any]) -> None:
         help="speak in pieces, side by side or each after the one before; auto: batch for files of "
         f"more than {LONG_TEXT_CHARACTERS} characters without tags (default: %(default)s)",
     )
-    group.add_argument("--pause", type=float, help="seconds between pieces (default: 0.3)")
     group.add_argument(
-        "--paragraph-pause", type=float, help="seconds between paragraphs (default: 0.7)"
+        "--pause",
+        type=option("pause"),
+        metavar="SEC",
+        help="seconds between pieces (default: 0.3)",
     )
-    group.add_argument("--batch-size", type=positive, help="pieces side by side (default: 8)")
     group.add_argument(
-        "--no-resume", action="store_true", help="do not go on with an interrupted run"
+        "--paragraph-pause",
+        type=option("paragraph_pause"),
+        metavar="SEC",
+        help="seconds between paragraphs (default: 0.7)",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=option("batch_size"),
+        metavar="N",
+        help="pieces side by side (default: 8)",
+    )
+    group.add_argument(
+        "--no-resume",
+        action="store_true",
+        help="do not go on with an interrupted run; it is kept under another name",
     )
     add_model_arguments(parser)
     group = parser.add_argument_group("speech")
     group.add_argument(
-        "--seed", type=int, help="the same seed gives the same speech (default: drawn)"
+        "--seed",
+        type=option("seed"),
+        metavar="N",
+        help="the same seed gives the same speech (default: drawn)",
     )
     group.add_argument(
         "--voice",
@@ -115,47 +143,76 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     group.add_argument(
         "--speaker",
-        type=int,
+        type=checked(speaker),
+        metavar="N",
         help="who says text without a tag (default: the first voice's speaker, else 0)",
     )
     group.add_argument(
         "--max-seconds",
-        type=float,
+        type=option("max_seconds"),
+        metavar="SEC",
         help="cut a turn after this much speech (default: by the length of its text, at most 90)",
     )
-    group.add_argument("--max-frames", type=positive, help="the same limit in frames of 80 ms")
+    group.add_argument(
+        "--max-frames",
+        type=option("max_frames"),
+        metavar="N",
+        help="the same limit in frames of 80 ms",
+    )
     group.add_argument(
         "--temperature",
-        type=float,
+        type=option("temperature"),
+        metavar="X",
         help="0 picks the likeliest codes (default: the model's, else 0.9)",
     )
-    group.add_argument("--top-k", type=int, help="0 for all codes (default: the model's, else 50)")
-    group.add_argument("--top-p", type=float, help="1 for all codes (default: the model's, else 1)")
+    group.add_argument(
+        "--top-k",
+        type=option("top_k"),
+        metavar="N",
+        help="0 for all codes (default: the model's, else 50)",
+    )
+    group.add_argument(
+        "--top-p",
+        type=option("top_p"),
+        metavar="X",
+        help="1 for all codes (default: the model's, else 1)",
+    )
     group.add_argument(
         "--depth-temperature",
-        type=float,
+        type=option("depth_temperature"),
+        metavar="X",
         help="of the depth decoder (default: 0 if --temperature is 0, else the model's, else 0.9)",
     )
-    group.add_argument("--depth-top-k", type=int, help="of the depth decoder")
-    group.add_argument("--depth-top-p", type=float, help="of the depth decoder")
+    for name, metavar in (("top-k", "N"), ("top-p", "X")):
+        group.add_argument(
+            f"--depth-{name}",
+            type=option(f"depth_{name.replace('-', '_')}"),
+            metavar=metavar,
+            help="of the depth decoder",
+        )
     group.add_argument(
         "--retries",
-        type=int,
+        type=option("retries"),
+        metavar="N",
         help="draw a turn again that the model does not end (default: 0, for long texts 2)",
     )
     group.add_argument(
-        "--silence-seconds", type=float, help="end a turn after so much silence (default: 3; 0: no)"
+        "--silence-seconds",
+        type=option("silence_seconds"),
+        metavar="SEC",
+        help="end a turn after so much silence (default: 3; 0: no)",
     )
     group.add_argument(
-        "--loop-seconds", type=float, help="end a turn that repeats itself (default: 3; 0: no)"
+        "--loop-seconds",
+        type=option("loop_seconds"),
+        metavar="SEC",
+        help="end a turn that repeats itself (default: 3; 0: no)",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Speak, save, and say in one line what came of it."""
-    from csm_ggml.audio.audio import output_format
-
     if args.output is None and not args.play:
         args.output = DEFAULT_OUTPUT
     to_stdout = args.output == "-"
@@ -166,8 +223,7 @@ def run(args: argparse.Namespace) -> None:
     if to_stdout:
         binary_stdout()
     elif args.output is not None:
-        output_format(args.output)
-        check_output_folder(args.output)
+        check_audio_output(args.output, inputs=_inputs(args))
     script = read_script(args)
     long_form = _long_form(args, script)
     text = script.text if long_form else script.turns(_speaker(args))
@@ -185,11 +241,16 @@ def run(args: argparse.Namespace) -> None:
         if to_stdout:
             buffer = io.BytesIO()
             audio.save(buffer, format="WAV")
-            sys.stdout.buffer.write(buffer.getvalue())
+            write_stdout(buffer.getvalue())
         else:
             audio.save(args.output)
         if not args.quiet:
             tell(_summary("standard output" if to_stdout else args.output, audio))
+
+
+def _inputs(args: argparse.Namespace) -> list[str]:
+    """The files that are read."""
+    return [name for name in (args.file, args.model, *(args.voice or ())) if name is not None]
 
 
 def _speaker(args: argparse.Namespace) -> int:
@@ -220,6 +281,8 @@ def _function(name: str) -> Any:
         UsageError: If there is none.
     """
     module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -248,17 +311,26 @@ def _record(
         bar.set_postfix_str(f"{to_go} to go, {state.audio_seconds:.0f} s spoken", refresh=False)
         bar.update(state.characters - bar.n)
 
-    recording = csm.generate_to_file(
-        text,
-        args.output,
-        long_form=form,
-        seed=args.seed,
-        resume=not args.no_resume,
-        progress=progress if bar is not None else None,
-        **options,
-    )
-    if bar is not None:
-        bar.close()
+    try:
+        recording = csm.generate_to_file(
+            text,
+            args.output,
+            long_form=form,
+            seed=args.seed,
+            resume=not args.no_resume,
+            progress=progress if bar is not None else None,
+            **options,
+        )
+    except KeyboardInterrupt as error:
+        from csm_ggml.longform.journal import journal_path
+
+        if not args.no_resume and os.path.exists(journal_path(args.output)):
+            kept = journal_path(args.output)
+            error.notes = [f"the same command goes on where this was ({kept})"]  # type: ignore[attr-defined]
+        raise
+    finally:
+        if bar is not None:
+            bar.close()
     if not args.quiet:
         reasons = ", ".join(f"{n} {reason}" for reason, n in recording.finish_reasons.items())
         resumed = f", {recording.resumed} of them before" if recording.resumed else ""
@@ -284,9 +356,9 @@ def _stream(
         sinks.append(PipeSink(csm.sample_rate, raw=args.raw))
         where[0] = "standard output"
     elif args.split:
-        sinks.append(SplitSink(args.output, csm.sample_rate))
+        sinks.append(SplitSink(args.output, csm.sample_rate, _inputs(args)))
     elif args.output is not None:
-        sinks.append(FileSink(args.output, csm.sample_rate))
+        sinks.append(FileSink(args.output, csm.sample_rate, _inputs(args)))
     summary = None
     with (
         Sinks(*sinks) as out,

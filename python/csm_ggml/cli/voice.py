@@ -9,11 +9,14 @@ from csm_ggml.cli.common import (
     Subparsers,
     UsageError,
     add_model_arguments,
-    check_output_folder,
+    check_output,
     load_model,
+    printable,
     size,
+    speaker,
     tell,
 )
+from csm_ggml.cli.parser import checked
 
 
 def add_parser(commands: Subparsers[Any]) -> None:
@@ -26,12 +29,20 @@ def add_parser(commands: Subparsers[Any]) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="a recording to a voice file")
     create.add_argument("audio", help="any audio file that libsndfile reads; about 10 seconds")
-    create.add_argument("-o", "--output", required=True, help="the voice file, such as me.voice")
-    group = create.add_mutually_exclusive_group(required=True)
-    group.add_argument("-t", "--transcript", help="what is said in the recording, word for word")
-    group.add_argument("-f", "--transcript-file", help="a text file that holds it")
     create.add_argument(
-        "--speaker", type=int, default=0, help="whose voice it is (default: %(default)s)"
+        "-o", "--output", required=True, metavar="FILE", help="the voice file, such as me.voice"
+    )
+    group = create.add_mutually_exclusive_group(required=True)
+    group.add_argument(
+        "-t", "--transcript", metavar="TEXT", help="what is said in the recording, word for word"
+    )
+    group.add_argument("-f", "--transcript-file", metavar="FILE", help="a text file that holds it")
+    create.add_argument(
+        "--speaker",
+        type=checked(speaker),
+        default=0,
+        metavar="N",
+        help="whose voice it is (default: %(default)s)",
     )
     create.add_argument(
         "--prefix",
@@ -49,7 +60,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
 def _create(args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    check_output_folder(args.output)
+    check_output(args.output, "voice", inputs=[args.audio, args.transcript_file, args.model])
     transcript = args.transcript
     if transcript is None:
         try:
@@ -81,4 +92,4 @@ def _info(args: argparse.Namespace) -> None:
         f"(fingerprint {voice.prefix.fingerprint})",
     }
     for name, value in lines.items():
-        print(f"{name:<12}{value}")
+        print(printable(f"{name:<12}{value}"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from csm_ggml.cli.common import size, tell
+from csm_ggml.cli.parser import checked
 
 if TYPE_CHECKING:
     from csm_ggml.convert import Report
@@ -28,19 +30,52 @@ def add_type_arguments(
     group = parser.add_mutually_exclusive_group(required=default is None)
     group.add_argument(
         "--type",
+        type=_type(),
         default=None if presets else default,
+        metavar="T",
         help="of the language models: f32, f16, bf16, q8_0, q6_k, q5_k, q4_k, q4_0, ..." + shown,
     )
     if presets:
         group.add_argument(
             "--preset",
+            type=checked(_preset),
+            metavar="NAME",
             help="types that go well together: fast (q4_0), balanced (q8_0, depth decoder q4_0), "
             "high (q8_0), exact (f32)",
         )
-    parser.add_argument("--depth-type", help="of the depth decoder (default: as --type)")
     parser.add_argument(
-        "--codec-type", default="f32", help="of the codec: f32 or f16 (default: %(default)s)"
+        "--depth-type", type=_type(), metavar="T", help="of the depth decoder (default: as --type)"
     )
+    parser.add_argument(
+        "--codec-type",
+        choices=("f32", "f16"),
+        default="f32",
+        metavar="T",
+        help="of the codec: f32 or f16 (default: %(default)s)",
+    )
+
+
+def _type() -> Callable[[str], str]:
+    """The type of an argument that is a number format."""
+
+    def check(name: str) -> str:
+        from csm_ggml.convert import WEIGHT_TYPES
+
+        if name.lower() not in WEIGHT_TYPES:
+            known = ", ".join(WEIGHT_TYPES)
+            raise ValueError(f"there is no type {name!r}, expected one of {known}")
+        return name.lower()
+
+    return checked(check)
+
+
+def _preset(name: str) -> str:
+    from csm_ggml.convert import QUANTIZATION_PRESETS
+
+    if name not in QUANTIZATION_PRESETS:
+        known = ", ".join(QUANTIZATION_PRESETS)
+        raise ValueError(f"there is no preset {name!r}, expected one of {known}")
+    return name
 
 
 def tell_report(report: Report) -> None:

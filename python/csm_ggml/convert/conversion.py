@@ -121,9 +121,14 @@ def quantize_file(
 def _write(
     origin: Origin, output: Path, policy: TypePolicy, name: str | None, progress: bool
 ) -> Report:
-    if output.resolve() in {path.resolve() for path in origin.inputs}:
-        raise ValueError(f"{output}: is one of the files to be read; write to another name")
     planned, notes = plan(origin.items, policy)
     named = replace(origin.config, name=name)
     metadata = to_metadata(named) | origin.vocabulary.to_metadata()
-    return write(output, metadata, planned, notes=[*origin.notes, *notes], progress=progress)
+    return write(
+        output,
+        metadata,
+        planned,
+        notes=[*origin.notes, *notes],
+        inputs=origin.inputs,
+        progress=progress,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
 from collections import deque
@@ -14,10 +16,12 @@ from typing import Any
 
 import numpy as np
 from gguf import GGUFValueType, GGUFWriter
+from gguf.gguf_writer import WriterState
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.files import OutputFile
 
 from . import types
 from .config import ARCHITECTURE
@@ -126,6 +130,7 @@ def write(
     tensors: Sequence[Planned],
     *,
     notes: Sequence[str] = (),
+    inputs: Sequence[Path] = (),
     progress: bool = True,
 ) -> Report:
     """Write a file; it appears under its name only when it is complete.
@@ -135,27 +140,26 @@ def write(
         metadata: keys; ints become u32, floats f32, lists of ints u32 arrays (token types i32).
         tensors: in the order of the file.
         notes: handed on into the report.
+        inputs: what is read meanwhile; none of them may be the output.
         progress: show a bar while writing, if stderr is a terminal.
 
     Raises:
+        ValueError: the name is that of another kind of file, or of an input.
         OSError: the folder does not exist, or the disk has too little room.
     """
     total = sum(t.bytes for t in tensors)
-    _check_room(output, total)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        _write_header(partial, metadata, tensors)
-        with (
-            partial.open("ab") as file,
-            tqdm(
-                total=total,
-                unit="B",
-                unit_scale=True,
-                desc=output.name,
-                disable=None if progress else True,
-            ) as bar,
-        ):
-            _pad(file)
+    with OutputFile(output, "model", inputs=inputs) as file:
+        if not file.direct:
+            _check_room(output, total)
+        with tqdm(
+            total=total,
+            unit="B",
+            unit_scale=True,
+            desc=output.name,
+            disable=None if progress else True,
+        ) as bar:
+            size = file.write(_header(metadata, tensors))
+            size += _pad(file, size)
             for tensor in tensors:
                 written = 0
                 for chunk in tensor.chunks():
@@ -166,47 +170,46 @@ def write(
                     raise RuntimeError(
                         f"{tensor.spec.name}: {written} bytes made, expected {tensor.bytes}"
                     )
-                _pad(file)
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
+                size += written
+                size += _pad(file, size)
     sizes: dict[str, int] = {}
     for tensor in tensors:
         sizes[tensor.type] = sizes.get(tensor.type, 0) + tensor.bytes
-    return Report(output, output.stat().st_size, len(tensors), sizes, tuple(notes))
+    return Report(output, size, len(tensors), sizes, tuple(notes))
 
 
 def _check_room(output: Path, needed: int) -> None:
-    folder = output.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder to write {output.name} to")
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(os.path.dirname(os.path.realpath(output))).free
     if free < needed:
-        raise OSError(f"{output}: needs {needed:,} bytes, the disk has {free:,} free")
+        raise OSError(
+            errno.ENOSPC, f"needs {needed:,} bytes, the disk has {free:,} free", str(output)
+        )
 
 
-def _pad(file: Any) -> None:
-    file.write(bytes(-file.tell() % ALIGNMENT))
+def _pad(file: OutputFile, size: int) -> int:
+    return file.write(bytes(-size % ALIGNMENT))
 
 
-def _write_header(path: Path, metadata: dict[str, Any], tensors: Sequence[Planned]) -> None:
-    writer = GGUFWriter(path, ARCHITECTURE)
-    try:
-        for key, value in metadata.items():
-            writer.add_key_value(key, value, *_value_types(key, value))
-        for tensor in tensors:
-            writer.add_tensor_info(
-                tensor.spec.name,
-                tensor.spec.shape,
-                np.dtype(np.float32),
-                tensor.bytes,
-                raw_dtype=types.TYPE_IDS[tensor.type],
-            )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-    finally:
-        writer.close()
+def _header(metadata: dict[str, Any], tensors: Sequence[Planned]) -> bytes:
+    """Everything before the data of the tensors."""
+    header: Any = io.BytesIO()
+    writer = GGUFWriter(None, ARCHITECTURE)
+    for key, value in metadata.items():
+        writer.add_key_value(key, value, *_value_types(key, value))
+    for tensor in tensors:
+        writer.add_tensor_info(
+            tensor.spec.name,
+            tensor.spec.shape,
+            np.dtype(np.float32),
+            tensor.bytes,
+            raw_dtype=types.TYPE_IDS[tensor.type],
+        )
+    # The writer is told that it has opened its file.
+    writer.fout, writer.state = [header], WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return bytes(header.getvalue())
 
 
 def _value_types(key: str, value: Any) -> tuple[GGUFValueType, GGUFValueType | None]:

@@ -17,17 +17,23 @@ _CGROUP = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
 
 ENVIRONMENT_VARIABLE = "CSM_GGML_THREADS"
+# More than any machine has cores; a number beyond it is a slip.
+MOST_THREADS = 1024
 
 
 def default_threads() -> int:
     """CSM_GGML_THREADS of the environment, else physical cores within affinity and CPU quota.
 
     Raises:
-        ValueError: If the variable is set to something else than a positive number.
+        ValueError: If the variable is set to something else than a number of threads.
     """
     if value := os.environ.get(ENVIRONMENT_VARIABLE):
-        if not value.isascii() or not value.isdigit() or int(value) < 1:
-            raise ValueError(f"{ENVIRONMENT_VARIABLE} must be a positive number, got {value!r}")
+        digits = value.isascii() and value.isdigit() and len(value) < 10
+        if not digits or not 1 <= int(value) <= MOST_THREADS:
+            raise ValueError(
+                f"{ENVIRONMENT_VARIABLE} must be a positive number of at most {MOST_THREADS}, "
+                f"got {value[:40]!r}"
+            )
         return int(value)
     cores = physical_cores()
     quota = cpu_quota()

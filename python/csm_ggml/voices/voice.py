@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.errors import VoiceFileError
+from csm_ggml.files import write_file
 from csm_ggml.text.turns import check_speaker, parse_turns
 from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
 from csm_ggml.voices.segment import Segment
@@ -113,10 +114,14 @@ class Voice:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a voice file; the extension is .voice by custom.
 
+        The file appears when it is complete: one that was there before is kept until then, and
+        after any error.
+
         Raises:
+            ValueError: If the name is that of another kind of file, such as .wav.
             OSError: If it cannot be written.
         """
-        Path(path).write_bytes(self.to_bytes())
+        write_file(path, self.to_bytes(), "voice")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Voice:
