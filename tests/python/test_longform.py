@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Segment, Voice
+from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Recording, Segment, Voice
 from csm_ggml.audio.writer import AudioWriter, wav_header
 from csm_ggml.convert import make_random
 from csm_ggml.longform.journal import Journal, Record
 from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.longform.reading import trim_silence
+from csm_ggml.longform.recording import job_digest
 
 TEXT = """The first sentence is here. The second one follows it.
 
@@ -86,8 +87,8 @@ def test_trimming() -> None:
     [
         ({"mode": "loud"}, "long_form must be one of batch, chain, got 'loud'"),
         ({"pause": -1}, "pause must be 0 to 60 seconds, got -1"),
-        ({"piece_characters": 3}, "piece_characters must be at least 20"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"piece_characters": 3}, "piece_characters must be 20 to 100000"),
+        ({"batch_size": 0}, "batch_size must be 1 to 256"),
     ],
 )
 def test_settings(settings: dict[str, Any], message: str) -> None:
@@ -209,8 +210,8 @@ def test_an_interrupted_file_goes_on(csm: CSM, tmp_path: Path, form: LongForm, n
     for pieces in (1, 3, 4):
         with pytest.raises(KeyboardInterrupt):
             csm.generate_to_file(TEXT, path, seed=5, progress=interrupt_after(pieces), **arguments)
-        # What was spoken can be heard already.
-        assert 0 < soundfile.info(path).duration < whole.duration
+        # What was spoken is in the journal: the name is that of a whole recording or of none.
+        assert {entry.name for entry in tmp_path.iterdir()} == {f"whole-{name}", f"{name}.progress"}
     rest = csm.generate_to_file(TEXT, path, **arguments)
     assert (rest.resumed, rest.seed, rest.finish_reasons) == (4, 5, {"max_frames": 7})
     assert rest.duration == whole.duration
@@ -223,22 +224,56 @@ def test_an_interrupted_file_goes_on(csm: CSM, tmp_path: Path, form: LongForm, n
         assert np.array_equal(samples, audio.pcm16())
 
 
-def test_another_job_starts_anew(csm: CSM, tmp_path: Path) -> None:
+def test_another_job_starts_anew_and_keeps_the_interrupted_one(csm: CSM, tmp_path: Path) -> None:
     path = tmp_path / "x.wav"
 
-    def begin(text: str = TEXT, **options: Any) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            csm.generate_to_file(
-                text, path, long_form=FORM, progress=interrupt_after(3), **{**OPTIONS, **options}
-            )
+    def speak(text: str = TEXT, **options: Any) -> Recording:
+        arguments = {**OPTIONS, "seed": 5, **options}
+        return csm.generate_to_file(text, path, long_form=FORM, **arguments)
 
-    begin(seed=5)
-    for change in ({"seed": 6}, {"temperature": 0.5}, {"resume": False}):
-        begin(seed=5, resume=False)
-        again = csm.generate_to_file(TEXT, path, long_form=FORM, **{**OPTIONS, **change})
-        assert again.resumed == 0
-    begin(TEXT + "More.", seed=5)
-    assert csm.generate_to_file(TEXT, path, long_form=FORM, **OPTIONS).resumed == 0
+    with pytest.raises(KeyboardInterrupt):
+        speak(progress=interrupt_after(3))
+    other: list[dict[str, Any]] = [
+        {"seed": 6},
+        {"temperature": 0.5},
+        {"text": TEXT + "More."},
+        {"resume": False},
+    ]
+    kept = tmp_path / "x.wav.progress.1"
+    for pieces, change in enumerate(other, start=4):
+        with pytest.warns(UserWarning, match=r"x\.wav: an interrupted recording.* is kept as"):
+            assert speak(**change).resumed == 0
+        assert kept.exists()
+        with pytest.raises(KeyboardInterrupt):
+            speak(progress=interrupt_after(pieces))
+        assert not kept.exists()
+    assert speak().resumed == 7
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_an_output_has_one_writer(csm: CSM, tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.pieces == 2:
+            with pytest.raises(BlockingIOError, match="another process is recording there"):
+                csm.generate_to_file("Hi.", path, long_form=FORM, **OPTIONS)
+
+    recording = csm.generate_to_file(TEXT, path, long_form=FORM, progress=meanwhile, **OPTIONS)
+    assert recording.pieces == 7
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_a_hook_is_part_of_the_job(csm: CSM) -> None:
+    reading = csm._reading(TEXT, 1, FORM, OPTIONS)
+    hooks: list[Callable[[Audio], np.ndarray] | None] = [
+        None,
+        lambda chunk: chunk.samples / 2,
+        lambda chunk: chunk.samples / 3,
+    ]
+    digests = [job_digest(reading, "model", hook) for hook in hooks]
+    assert len(set(digests)) == 3
+    assert digests == [job_digest(reading, "model", hook) for hook in hooks]
 
 
 def test_progress(csm: CSM, tmp_path: Path) -> None:
@@ -264,27 +299,85 @@ def test_errors_come_before_the_work(csm: CSM, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+CODES, SAMPLES = np.arange(6, dtype=np.int32).reshape(3, 2), np.arange(-5, 5, dtype=np.int16)
+
+
+def written_journal(path: Path) -> tuple[bytes, bytes]:
+    """The content of a journal with one record and with two."""
+    with Journal(path) as journal:
+        assert journal.begin("job", 7) == 7
+        journal.add(Record(CODES, SAMPLES, "eos"))
+        complete = path.read_bytes()
+        journal.add(Record(CODES[:0], SAMPLES[:0], "loop"))
+    return complete, path.read_bytes()
+
+
+def test_a_journal_goes_on_with_its_job_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.progress"
+    _, both = written_journal(path)
+    with Journal(path) as journal:
+        assert journal.begin("job", 8, seed_given=False) == 7
+        assert [record.finish_reason for record in journal.records()] == ["eos", "loop"]
+    assert path.read_bytes() == both
+    for job, seed in (("job", 8), ("other", 7)):
+        with Journal(path) as journal:
+            with pytest.warns(UserWarning, match="kept as"):
+                journal.begin(job, seed)
+            assert list(journal.records()) == []
+        # What holds nothing is not left behind, and the old one is taken again.
+        assert not path.exists()
+        with Journal(path) as journal:
+            assert journal.begin("job", 7) == 7
+            assert len(list(journal.records())) == 2
+        assert path.read_bytes() == both
+
+
+@pytest.mark.filterwarnings("ignore:.*pieces are whole")
 def test_a_cut_record_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "x.progress"
-    journal = Journal(path)
-    assert journal.seed("job") is None
-    journal.begin("job", 7)
-    assert (journal.seed("job"), journal.seed("other")) == (7, None)
-    codes, samples = np.arange(6, dtype=np.int32).reshape(3, 2), np.arange(-5, 5, dtype=np.int16)
-    journal.add(Record(codes, samples, "eos"))
-    complete = path.read_bytes()
-    journal.add(Record(codes[:0], samples[:0], "loop"))
-    both = path.read_bytes()
+    complete, both = written_journal(path)
     for end in range(len(complete), len(both)):
         path.write_bytes(both[:end])
-        [record] = journal.records()
-        assert np.array_equal(record.codes, codes) and np.array_equal(record.samples, samples)
-        assert path.read_bytes() == complete
-    path.write_bytes(both)
-    assert [record.finish_reason for record in journal.records()] == ["eos", "loop"]
-    for end in range(complete.index(b"\n")):
-        path.write_bytes(complete[:end])
-        assert journal.seed("job") is None
+        with Journal(path) as journal:
+            assert journal.begin("job", 7) == 7
+            [record] = journal.records()
+            assert np.array_equal(record.codes, CODES) and np.array_equal(record.samples, SAMPLES)
+            assert path.read_bytes() == complete
+            journal.add(Record(CODES[:0], SAMPLES[:0], "loop"))
+        assert path.read_bytes() == both
+
+
+@pytest.mark.filterwarnings("ignore:.*pieces are whole", "ignore:.*kept as")
+def test_no_changed_bit_gets_into_the_audio(tmp_path: Path) -> None:
+    complete, both = written_journal(tmp_path / "x.progress")
+    for bit in range(8 * len(both)):
+        changed = bytearray(both)
+        changed[bit // 8] ^= 1 << bit % 8
+        path = tmp_path / str(bit) / "x.progress"
+        path.parent.mkdir()
+        path.write_bytes(changed)
+        with Journal(path) as journal:
+            assert journal.begin("job", 7) == 7
+            records = list(journal.records())
+            # A changed header is another job: the run is kept under another name.
+            header = bit // 8 < both.index(b"\n") + 1
+            assert len(records) == (0 if header or bit // 8 < len(complete) else 1)
+            assert (path.parent / "x.progress.1").exists() == header
+            for record in records:
+                assert np.array_equal(record.samples, SAMPLES)
+
+
+def test_damage_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "x.progress"
+    complete, both = written_journal(path)
+    path.write_bytes(
+        both[: len(complete)] + bytes([both[len(complete)] ^ 1]) + both[len(complete) + 1 :]
+    )
+    with Journal(path) as journal:
+        journal.begin("job", 7)
+        with pytest.warns(UserWarning, match="1 pieces are whole; what follows them is incomplete"):
+            records = list(journal.records())
+        assert len(records) == 1
 
 
 def test_memory_does_not_grow_with_the_text(csm: CSM) -> None:

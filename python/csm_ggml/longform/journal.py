@@ -1,25 +1,38 @@
 """What of a long text is spoken already, on disk: an interruption loses a piece, not a book.
 
-One file beside the output: a line of JSON that says which job it belongs to, then for each piece a
-line of JSON, its codes (uint16) and its samples (int16). It is only ever appended to; a record that
-an interruption has cut is dropped when the file is opened again.
+One file beside the output: a line of JSON that says which job it belongs to, then a record for each
+piece: its sizes, how it ended, its codes (uint16), its samples (int16), and a digest of all this
+and of the digest before it. So a record that is cut, changed or out of its place is found, and with
+it everything behind it. The file is locked while it is open: one process at a time records into an
+output. A run that is not gone on with is kept under another name until its own call comes back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
+import struct
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 1
+from csm_ggml.files import open_locked
+
+VERSION = 2
 _CODE = np.dtype("<u2")
 _SAMPLE = np.dtype("<i2")
+# Mark; frames, codebooks, samples, bytes of the finish reason.
+_SIZES = struct.Struct("<4sIIII")
+_MARK = b"CSMP"
+_DIGEST_BYTES = 16
+_HEADER_LIMIT = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,82 +50,241 @@ class Record:
     finish_reason: str
 
 
+def journal_path(path: str | os.PathLike[str]) -> str:
+    """The journal of what is recorded into this file: beside it, where symbolic links lead."""
+    return f"{os.path.realpath(path)}.progress"
+
+
 class Journal:
-    """The records of one job."""
+    """The records of one job. Use it in a `with` block."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Take the file's name; nothing is read or written yet."""
-        self._path = Path(path)
+        """Open the file, which is made if need be, and lock it.
 
-    def seed(self, job: str) -> int | None:
-        """The seed that the job was begun with; None if there is nothing to go on with.
+        Args:
+            path: Of the journal.
+
+        Raises:
+            BlockingIOError: If another process, or another call in this one, has it.
+            OSError: If it cannot be opened.
+        """
+        self._path = os.fsdecode(path)
+        self._file = self._open()
+        self._digest = b""
+
+    def begin(self, job: str, seed: int, *, seed_given: bool = True, resume: bool = True) -> int:
+        """Go on with an interrupted run of a job, or start a new one.
+
+        An interrupted run of something else is renamed, with a warning that says to what. Where
+        such a renamed one is of this job, it is taken.
 
         Args:
             job: What tells the job from all others: a digest of its text, model and options.
-        """
-        try:
-            with self._path.open("rb") as file:
-                header = json.loads(file.readline())
-            if header["version"] == VERSION and header["job"] == job:
-                return int(header["seed"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass
-        return None
+            seed: Of a new run.
+            seed_given: Whether a run with another seed is another job.
+            resume: Whether to go on with a run.
 
-    def begin(self, job: str, seed: int) -> None:
-        """Start a new file."""
-        header = {"version": VERSION, "job": job, "seed": seed}
-        self._path.write_bytes(json.dumps(header).encode() + b"\n")
+        Returns:
+            The seed of the run.
+        """
+
+        def goes_on(known: tuple[str, int] | None) -> bool:
+            return (
+                resume
+                and known is not None
+                and known[0] == job
+                and (not seed_given or known[1] == seed)
+            )
+
+        known = self._header()
+        if not goes_on(known):
+            if self._holds_records():
+                self._keep_aside(asked=not resume)
+            for aside in self._aside():
+                with contextlib.suppress(OSError), open(aside, "rb") as file:
+                    if goes_on(_read_header(file)):
+                        self._take(aside)
+                        known = self._header()
+                        break
+        if known is not None and goes_on(known):
+            return known[1]
+        line = _header_line(job, seed)
+        self._file.seek(0)
+        self._file.truncate()
+        self._append(line)
+        self._digest = _digest(b"", line)
+        return seed
 
     def records(self) -> Iterator[Record]:
-        """The complete records, in order; what follows the last of them is cut off."""
-        with self._path.open("r+b") as file:
-            file.readline()
-            while True:
-                at = file.tell()
-                if (record := _read(file)) is None:
-                    file.truncate(at)
-                    return
-                yield record
+        """The whole records, in order; what follows the last of them is cut off, with a warning."""
+        if self._header() is None:
+            return
+        count = 0
+        while True:
+            at = self._file.tell()
+            if (record := self._read()) is None:
+                break
+            count += 1
+            yield record
+        if at < self._size():
+            warnings.warn(
+                f"{self._path}: {count} pieces are whole; what follows them is incomplete or "
+                "damaged, and is spoken again",
+                stacklevel=2,
+            )
+            self._file.truncate(at)
+        self._file.seek(at)
 
     def add(self, record: Record) -> None:
-        """Append a record; it is on the disk when this returns."""
-        header = {
-            "frames": len(record.codes),
-            "codebooks": record.codes.shape[1],
-            "samples": len(record.samples),
-            "finish_reason": record.finish_reason,
-        }
-        with self._path.open("ab") as file:
-            file.write(
-                json.dumps(header).encode()
-                + b"\n"
-                + record.codes.astype(_CODE).tobytes()
-                + record.samples.astype(_SAMPLE).tobytes()
-            )
-            file.flush()
-            os.fsync(file.fileno())
+        """Append a record; it is on the disk when this returns.
+
+        Raises:
+            OSError: If it cannot be written; the records before it stay.
+        """
+        reason = record.finish_reason.encode()
+        content = (
+            _SIZES.pack(_MARK, *record.codes.shape, len(record.samples), len(reason))
+            + reason
+            + record.codes.astype(_CODE).tobytes()
+            + record.samples.astype(_SAMPLE).tobytes()
+        )
+        digest = _digest(self._digest, content)
+        self._file.seek(0, os.SEEK_END)
+        self._append(content + digest)
+        self._digest = digest
 
     def remove(self) -> None:
         """Delete the file: the job is done."""
-        self._path.unlink(missing_ok=True)
+        self._unlink()
 
+    def close(self) -> None:
+        """Let the next process have the file; it is deleted if it holds nothing to go on with."""
+        if self._file.closed:
+            return
+        if self._holds_records():
+            self._file.close()
+        else:
+            self._unlink()
 
-def _read(file: IO[bytes]) -> Record | None:
-    line = file.readline()
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        header: dict[str, Any] = json.loads(line)
-        shape = int(header["frames"]), int(header["codebooks"])
-        codes = file.read(_CODE.itemsize * shape[0] * shape[1])
-        samples = file.read(_SAMPLE.itemsize * int(header["samples"]))
-        if len(samples) < _SAMPLE.itemsize * int(header["samples"]):
+    def __enter__(self) -> Journal:
+        """The journal."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _open(self) -> IO[bytes]:
+        file = open_locked(self._path)
+        if file is None:
+            raise BlockingIOError(
+                errno.EWOULDBLOCK,
+                "another process is recording there; wait for it, or name another output",
+                self._path.removesuffix(".progress"),
+            )
+        return file
+
+    def _unlink(self) -> None:
+        # Before it is unlocked, where the system can: whoever waits for it must find it gone.
+        if os.name == "nt":
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def _holds_records(self) -> bool:
+        """Whether there is anything to lose: more than a header, or than the beginning of one."""
+        self._file.seek(0)
+        line = self._file.readline(_HEADER_LIMIT)
+        return len(line) < self._size() or not line.startswith(b'{"version"'[: len(line)])
+
+    def _header(self) -> tuple[str, int] | None:
+        """Job and seed; the file is at the first record then."""
+        self._file.seek(0)
+        known = _read_header(self._file)
+        if known is not None:
+            self._digest = _digest(b"", _header_line(*known))
+        return known
+
+    def _append(self, content: bytes) -> None:
+        try:
+            self._file.write(content)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from None
+
+    def _read(self) -> Record | None:
+        start = self._file.read(_SIZES.size)
+        if len(start) < _SIZES.size:
             return None
+        mark, frames, codebooks, samples, reason = _SIZES.unpack(start)
+        codes = _CODE.itemsize * frames * codebooks
+        size = reason + codes + _SAMPLE.itemsize * samples
+        if mark != _MARK or size + _DIGEST_BYTES > self._size() - self._file.tell():
+            return None
+        content = self._file.read(size)
+        digest = self._file.read(_DIGEST_BYTES)
+        if _digest(self._digest, start + content) != digest:
+            return None
+        self._digest = digest
         return Record(
-            codes=np.frombuffer(codes, _CODE).astype(np.int32).reshape(shape),
-            samples=np.frombuffer(samples, _SAMPLE).astype(np.int16),
-            finish_reason=str(header["finish_reason"]),
+            codes=np.frombuffer(content[reason : reason + codes], _CODE)
+            .astype(np.int32)
+            .reshape(frames, codebooks),
+            samples=np.frombuffer(content[reason + codes :], _SAMPLE).astype(np.int16),
+            finish_reason=content[:reason].decode(),
         )
-    except (ValueError, KeyError, TypeError):
+
+    def _keep_aside(self, *, asked: bool) -> None:
+        number = 1
+        while os.path.exists(aside := f"{self._path}.{number}"):
+            number += 1
+        self._file.close()
+        os.rename(self._path, aside)
+        self._file = self._open()
+        what = "" if asked else " of another text, voice, model, watermark, option or seed"
+        warnings.warn(
+            f"{self._path.removesuffix('.progress')}: an interrupted recording{what} is kept as "
+            f"{aside}; the call that began it goes on with it",
+            stacklevel=3,
+        )
+
+    def _take(self, aside: str) -> None:
+        self._file.close()
+        os.replace(aside, self._path)
+        self._file = self._open()
+
+    def _aside(self) -> list[str]:
+        """The runs that were kept, the latest first."""
+        folder, name = os.path.split(self._path)
+        numbers = [
+            int(number)
+            for entry in os.listdir(folder or ".")
+            if entry.startswith(f"{name}.") and (number := entry[len(name) + 1 :]).isdecimal()
+        ]
+        return [f"{self._path}.{number}" for number in sorted(numbers, reverse=True)]
+
+
+def _header_line(job: str, seed: int) -> bytes:
+    fields = {"version": VERSION, "job": job, "seed": seed}
+    check = hashlib.blake2b(json.dumps(fields).encode(), digest_size=8).hexdigest()
+    return json.dumps({**fields, "check": check}).encode() + b"\n"
+
+
+def _read_header(file: IO[bytes]) -> tuple[str, int] | None:
+    line = file.readline(_HEADER_LIMIT)
+    try:
+        fields = json.loads(line)
+        job, seed = fields["job"], fields["seed"]
+        return (job, seed) if _header_line(job, seed) == line else None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _digest(before: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(before + content, digest_size=_DIGEST_BYTES).digest()

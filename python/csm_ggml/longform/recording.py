@@ -7,15 +7,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from types import CodeType
 
 import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.audio.audio import to_pcm16
 from csm_ggml.audio.writer import AudioWriter
-from csm_ggml.longform.journal import Journal, Record
+from csm_ggml.files import is_stream
+from csm_ggml.longform.journal import Journal, Record, journal_path
 from csm_ggml.longform.reading import LongReading
 from csm_ggml.speech.prefix import prefix_key
 from csm_ggml.speech.stop import worst
@@ -73,13 +75,16 @@ class Recording:
         return worst([*self.finish_reasons])
 
 
-def journal_of(path: str | os.PathLike[str]) -> Journal:
-    """The journal of what is recorded into this file."""
-    return Journal(f"{os.fspath(path)}.progress")
+def job_digest(
+    reading: LongReading, fingerprint: str, watermark: Callable[..., object] | None = None
+) -> str:
+    """Tells a job from all that would sound otherwise, except by their seed.
 
-
-def job_digest(reading: LongReading, fingerprint: str) -> str:
-    """Tells a job from all that would sound otherwise, except by their seed."""
+    Args:
+        reading: The text and how it is read.
+        fingerprint: Of the model.
+        watermark: The hook that changes the samples; told by its name and its code.
+    """
     request = reading.request(0)
     described = {
         "model": fingerprint,
@@ -87,8 +92,30 @@ def job_digest(reading: LongReading, fingerprint: str) -> str:
         "form": [reading.form.mode, reading.form.pause, reading.form.paragraph_pause],
         "context": prefix_key(request.conditioning.segments),
         "options": repr(request.settings),
+        "watermark": None if watermark is None else _described(watermark),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _described(hook: Callable[..., object]) -> list[str]:
+    """What tells a hook from another one, in this process and in the next."""
+    function = hook if hasattr(hook, "__qualname__") else type(hook)
+    code = getattr(hook, "__code__", None) or getattr(type(hook).__call__, "__code__", None)
+    name = [str(getattr(function, "__module__", "")), function.__qualname__]
+    return name if code is None else [*name, *_parts(code)]
+
+
+def _parts(code: CodeType) -> list[str]:
+    """What a function does, whatever file and line it stands in."""
+    parts = [code.co_code.hex(), *code.co_names]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            parts += _parts(constant)
+        elif isinstance(constant, frozenset):
+            parts += sorted(map(repr, constant))
+        else:
+            parts.append(repr(constant))
+    return parts
 
 
 def record(
@@ -112,22 +139,22 @@ def record(
         sample_rate: Samples per second.
         resume: Whether to go on with an interrupted run.
         progress: Called after each piece.
+
+    Raises:
+        BlockingIOError: If another process records into the file.
+        OSError: If file or journal cannot be written.
     """
     started = time.perf_counter()
-    journal = journal_of(path)
-    known = journal.seed(job) if resume else None
-    if known is not None and (known == reading.seed or not seed_given):
-        reading.seed = known
-    else:
-        known = None
-        journal.begin(job, reading.seed)
     sizes = [len(piece.turn.text) for piece in reading.pieces]
     reasons: dict[str, int] = {}
     samples = 0
     anchors = set(reading.anchors())
     resumed = 0
     spoken: dict[int, npt.NDArray[np.int32]] = {}
-    with AudioWriter(path, sample_rate) as writer:
+    with ExitStack() as stack:
+        writer = stack.enter_context(AudioWriter(path, sample_rate))
+        # What a pipe has got cannot be gone on with.
+        journal = None if is_stream(path) else stack.enter_context(Journal(journal_path(path)))
 
         def take(piece: Record) -> None:
             nonlocal samples
@@ -135,7 +162,8 @@ def record(
             samples += len(piece.samples)
             reasons[piece.finish_reason] = reasons.get(piece.finish_reason, 0) + 1
 
-        if known is not None:
+        if journal is not None:
+            reading.seed = journal.begin(job, reading.seed, seed_given=seed_given, resume=resume)
             for old in journal.records():
                 take(old)
                 if resumed - 1 not in anchors:
@@ -156,7 +184,8 @@ def record(
             for audio in speech:
                 [turn] = audio.turns
                 piece = Record(audio.codes, to_pcm16(audio.samples), turn.finish_reason or "eos")
-                journal.add(piece)
+                if journal is not None:
+                    journal.add(piece)
                 take(piece)
                 elapsed = time.perf_counter() - started
                 characters = state.characters + sizes[state.pieces]
@@ -171,7 +200,9 @@ def record(
                 )
                 if progress is not None:
                     progress(state)
-    journal.remove()
+        writer.close()
+        if journal is not None:
+            journal.remove()
     return Recording(
         path=os.fspath(path),
         duration=samples / sample_rate,
