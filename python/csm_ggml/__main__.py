@@ -16,7 +16,8 @@ def main() -> int:
 
     code = run()
     # All is done; an interruption of Python's own end would be noise.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     return code
 
 

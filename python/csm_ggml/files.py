@@ -245,17 +245,18 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return _target(os.fsdecode(path))[1]
 
 
-def open_locked(path: str | os.PathLike[str]) -> IO[bytes] | None:
+def open_locked(path: str | os.PathLike[str]) -> io.FileIO | None:
     """Open a file for reading and writing, made if need be, that one process has at a time.
 
     Returns:
-        The file, locked until it is closed; None if somebody else has it.
+        The file, without a buffer, locked until it is closed; None if somebody else has it.
 
     Raises:
         OSError: If it cannot be opened.
     """
     while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)), "r+b")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        file = io.FileIO(descriptor, "r+")
         if _lock(file) is False:
             file.close()
             return None
@@ -310,7 +311,7 @@ def _sweep(folder: str, prefix: str) -> None:
                             os.unlink(entry.path)
 
 
-def _lock(file: IO[bytes]) -> bool | None:
+def _lock(file: IO[bytes] | io.FileIO) -> bool | None:
     """Lock a file until it is closed: True, False if somebody else has, None where none can."""
     try:
         if sys.platform == "win32":
@@ -325,7 +326,7 @@ def _lock(file: IO[bytes]) -> bool | None:
     return True
 
 
-def _is_at(file: IO[bytes], path: str | os.PathLike[str]) -> bool:
+def _is_at(file: IO[bytes] | io.FileIO, path: str | os.PathLike[str]) -> bool:
     """Whether an open file is still the one of this name."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csm_ggml.cli.common import Subparsers, UsageError, check_output, positive, printable, tell
+from csm_ggml.cli.common import Subparsers, UsageError, check_output, positive, say, tell
 from csm_ggml.cli.parser import checked, option
 
 if TYPE_CHECKING:
@@ -146,8 +146,6 @@ def run(args: argparse.Namespace) -> None:
         },
         "rows": rows,
     }
-    for line in format_report(document).splitlines():
-        print(printable(line))
     if args.json:
         from csm_ggml.files import write_file
 
@@ -156,6 +154,9 @@ def run(args: argparse.Namespace) -> None:
         from csm_ggml.bench.plot import save_plot
 
         save_plot(document, args.plot)
+    # Last: where nobody gets it, the files are there.
+    for line in format_report(document).splitlines():
+        say(line)
 
 
 def _check(args: argparse.Namespace) -> None:

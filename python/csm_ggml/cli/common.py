@@ -93,6 +93,18 @@ def tell(message: str, *, before: str = "") -> None:
         process.mute(sys.stderr)
 
 
+def say(line: str) -> None:
+    """Print a line of a result, on standard output.
+
+    Raises:
+        OSError: If that fails; the error names it.
+    """
+    try:
+        print(printable(line), flush=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from None
+
+
 def printable(text: str) -> str:
     """A text on one line, without what a terminal would obey: names come from files."""
     return "".join(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.cli.common import Subparsers, printable, size
+from csm_ggml.cli.common import Subparsers, say, size
 
 _LIBRARIES = (
     "numpy",
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             text = f"FAILED: {type(error).__name__}: {error}"
         for number, line in enumerate(text.splitlines()):
-            print(printable(f"{name if number == 0 else '':14}{line}"), flush=True)
+            say(f"{name if number == 0 else '':14}{line}")
     return 1 if failed else 0
 
 

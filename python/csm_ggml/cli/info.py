@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.cli.common import DEFAULT_MODEL, Subparsers, printable, size
+from csm_ggml.cli.common import DEFAULT_MODEL, Subparsers, say, size, write_stdout
 
 # Too long to be shown, and of no use to the eye.
 _ARRAYS = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type")
@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> None:
     files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
     contents = [(path, _core.gguf_info(str(path))) for path in files.paths]
     if args.json:
-        print(json.dumps([_as_json(path, info) for path, info in contents], indent=2))
+        document = [_as_json(path, info) for path, info in contents]
+        write_stdout((json.dumps(document, indent=2) + "\n").encode())
         return
     for number, (path, info) in enumerate(contents):
         if number:
-            print()
+            say("")
         _print(path, info, list_tensors=args.tensors)
 
 
@@ -66,27 +67,28 @@ def _as_json(path: Path, info: dict[str, Any]) -> dict[str, Any]:
 def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
     tensors = info["tensors"]
     parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
-    print(printable(str(path)))
-    print(
+    say(str(path))
+    say(
         f"GGUF version {info['version']}, {size(path.stat().st_size)}, {len(tensors)} tensors, "
         f"{parameters / 1e6:.2f} M parameters"
     )
-    print("\nHyper-parameters")
+    say("")
+    say("Hyper-parameters")
     width = max((len(key) for key in info["metadata"]), default=0)
     for key, value in info["metadata"].items():
-        print(printable(f"  {key:{width}}  {_short(key, value)}"))
-    print("\nWeights")
+        say(f"  {key:{width}}  {_short(key, value)}")
+    say("")
+    say("Weights")
     _print_parts(tensors)
     if list_tensors:
-        print("\nTensors")
+        say("")
+        say("Tensors")
         width = max((len(tensor["name"]) for tensor in tensors), default=0)
         for tensor in tensors:
             shape = ", ".join(map(str, tensor["shape"]))
-            print(
-                printable(
-                    f"  {tensor['name']:{width}}  {tensor['type']:6}  "
-                    f"{size(tensor['bytes']):>9}  [{shape}]"
-                )
+            say(
+                f"  {tensor['name']:{width}}  {tensor['type']:6}  "
+                f"{size(tensor['bytes']):>9}  [{shape}]"
             )
 
 
@@ -101,7 +103,7 @@ def _print_parts(tensors: list[dict[str, Any]]) -> None:
         types = Counter(tensor["type"] for tensor in members)
         listed = ", ".join(f"{count} x {type_}" for type_, count in types.most_common())
         line = f"  {part:{width}}  {parameters / 1e6:10.2f} M  {size(total):>9}  {listed}"
-        print(printable(line))
+        say(line)
 
 
 def _part(name: str) -> str:

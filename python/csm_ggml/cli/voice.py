@@ -11,7 +11,7 @@ from csm_ggml.cli.common import (
     add_model_arguments,
     check_output,
     load_model,
-    printable,
+    say,
     size,
     speaker,
     tell,
@@ -92,4 +92,4 @@ def _info(args: argparse.Namespace) -> None:
         f"(fingerprint {voice.prefix.fingerprint})",
     }
     for name, value in lines.items():
-        print(printable(f"{name:<12}{value}"))
+        say(f"{name:<12}{value}")

@@ -18,6 +18,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import FileIO
 from typing import IO
 
 import numpy as np
@@ -174,7 +175,7 @@ class Journal:
         """Close it."""
         self.close()
 
-    def _open(self) -> IO[bytes]:
+    def _open(self) -> FileIO:
         file = open_locked(self._path)
         if file is None:
             raise BlockingIOError(
@@ -190,8 +191,7 @@ class Journal:
             self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        with contextlib.suppress(OSError):
-            self._file.close()
+        self._file.close()
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size
@@ -211,11 +211,15 @@ class Journal:
         return known
 
     def _append(self, content: bytes) -> None:
+        at = self._file.tell()
+        left = memoryview(content)
         try:
-            self._file.write(content)
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(at)
             raise OSError(error.errno, error.strerror, self._path) from None
 
     def _read(self) -> Record | None:
