@@ -123,6 +123,46 @@ _MIMI_KEYS = {
 }
 _FLOATS = {"rms_epsilon", "norm_epsilon", "freq_base"}
 
+# The greatest sizes that the engine loads.
+_MOST_MODEL = {
+    "codebooks": 256,
+    "audio_vocab_size": 1 << 16,
+    "text_vocab_size": 1 << 24,
+    "context_length": 1 << 20,
+}
+_MOST_TRANSFORMER = {
+    "block_count": 512,
+    "embedding_length": 1 << 16,
+    "feed_forward_length": 1 << 20,
+    "head_count": 1 << 16,
+    "head_count_kv": 1 << 16,
+    "head_dim": 1 << 16,
+}
+_MOST_MIMI = {
+    "sample_rate": 1 << 20,
+    "hidden_size": 1 << 16,
+    "num_filters": 1 << 16,
+    "kernel_size": 64,
+    "last_kernel_size": 64,
+    "residual_kernel_size": 64,
+    "num_residual_layers": 8,
+    "dilation_growth_rate": 1024,
+    "compress": 1 << 16,
+    "resample_stride": 64,
+    "block_count": 128,
+    "feed_forward_length": 1 << 16,
+    "head_count": 1 << 16,
+    "head_count_kv": 1 << 16,
+    "head_dim": 1 << 16,
+    "sliding_window": 1 << 13,
+    "codebook_size": 1 << 20,
+    "codebook_dim": 1 << 16,
+    "semantic_codebooks": 256,
+}
+MOST_RATIOS = 8
+MOST_RATIO = 64
+_MOST_FRAME = 1 << 16
+
 
 def to_metadata(config: ModelConfig) -> dict[str, Any]:
     """GGUF keys and values of the hyper-parameters: floats for f32 keys, ints for u32 ones."""
@@ -166,12 +206,24 @@ def from_metadata(keys: Mapping[str, Any], where: str) -> ModelConfig:
         depth=language["depth"],
         mimi=MimiConfig(**mimi),
         generation=GenerationConfig(
-            **{f.name: keys.get(f"csm.generation.{f.name}") for f in fields(GenerationConfig)}
+            **{f.name: _sampling(keys, f.name, where) for f in fields(GenerationConfig)}
         ),
-        name=keys.get("general.name"),
+        name=name if isinstance(name := keys.get("general.name"), str) else None,
     )
     check(config, where)
     return config
+
+
+def _sampling(keys: Mapping[str, Any], name: str, where: str) -> Any:
+    value = keys.get(f"csm.generation.{name}")
+    if value is None:
+        return None
+    kinds = int if name.endswith("top_k") else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < 1 << 31:
+        raise ModelFormatError(
+            f"{where}: csm.generation.{name} is {value!r}, expected a number of at least 0"
+        )
+    return value
 
 
 def _get(keys: Mapping[str, Any], key: str, name: str, where: str) -> Any:
@@ -181,7 +233,7 @@ def _get(keys: Mapping[str, Any], key: str, name: str, where: str) -> Any:
             return tuple(value)
         raise ModelFormatError(f"{where}: {key} is {value!r}, expected a list of positive integers")
     if name in _FLOATS:
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 1e-30 < value < 1e30:
             return float(value)
         raise ModelFormatError(f"{where}: {key} is {value!r}, expected a positive number")
     if not _is_size(value):
@@ -200,8 +252,26 @@ def check(config: ModelConfig, where: str) -> None:
         if not holds:
             raise ModelFormatError(f"{where}: {what}")
 
+    def within(sizes: object, most: Mapping[str, int], of: str) -> None:
+        for name, limit in most.items():
+            value = getattr(sizes, name)
+            require(1 <= value <= limit, f"{of}{name} is {value}, expected 1 to {limit}")
+
+    within(config, _MOST_MODEL, "")
+    within(config.mimi, _MOST_MIMI, "the codec's ")
+    ratios = config.mimi.upsampling_ratios
+    require(
+        1 <= len(ratios) <= MOST_RATIOS and all(1 <= ratio <= MOST_RATIO for ratio in ratios),
+        f"upsampling_ratios are {list(ratios)[:20]}, expected 1 to {MOST_RATIOS} of 1 to "
+        f"{MOST_RATIO}",
+    )
+    require(
+        config.mimi.frame_size <= _MOST_FRAME,
+        f"a frame has {config.mimi.frame_size} samples, expected at most {_MOST_FRAME}",
+    )
     for part in ("backbone", "depth"):
         sizes: TransformerConfig = getattr(config, part)
+        within(sizes, _MOST_TRANSFORMER, f"the {part}'s ")
         require(
             sizes.head_count % sizes.head_count_kv == 0,
             f"{part} has {sizes.head_count} query heads, expected a multiple of its "

@@ -1,19 +1,16 @@
-"""Reading GGUF files by mapping them, with every length checked before it is used."""
+"""Reading GGUF files, with every length checked before it is used."""
 
 from __future__ import annotations
 
-import mmap
 import struct
 from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import IO, Any
 
 from csm_ggml._core import ModelFormatError
 
 from . import types
-from .tensors import Stored
+from .tensors import FileRows, Stored
 
 _SCALARS = {
     0: "B",
@@ -32,19 +29,20 @@ _STRING, _ARRAY = 8, 9
 
 
 class _Cursor:
-    """A position in the mapped header."""
+    """A position in the header."""
 
-    def __init__(self, path: Path, data: mmap.mmap | bytes):
-        self.path, self.data, self.at = path, data, 0
+    def __init__(self, path: Path, file: IO[bytes], size: int):
+        self.path, self.file, self.size, self.at = path, file, size, 0
 
     def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
+        data = self.file.read(count) if count <= self.size - self.at else b""
+        if len(data) < count:
             raise ModelFormatError(
                 f"{self.path}: truncated: {count} bytes wanted at {self.at}, "
-                f"the file has {len(self.data)}"
+                f"the file has {self.size}"
             )
         self.at += count
-        return self.data[self.at - count : self.at]
+        return data
 
     def scalar(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize(code)))[0]
@@ -61,7 +59,7 @@ class _Cursor:
             if item == _STRING:
                 # an entry takes 8 bytes at least: a count beyond that is damage, not a reason to
                 # allocate
-                if count > (len(self.data) - self.at) // 8:
+                if count > (self.size - self.at) // 8:
                     self.take(count * 8)
                 return [self.string() for _ in range(count)]
             if item in _SCALARS:
@@ -84,10 +82,31 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
         ModelFormatError: the file is truncated, damaged or not a little-endian GGUF of version 2
             or 3.
     """
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise ModelFormatError(f"{path}: the file is empty")
-    data = np.memmap(path, np.uint8, "r")
-    cursor = _Cursor(path, data._mmap)  # type: ignore[attr-defined]
+    with path.open("rb") as file:
+        cursor = _Cursor(path, file, size)
+        metadata, infos = _read_header(cursor)
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or not 1 <= alignment <= 1 << 20:
+        raise ModelFormatError(
+            f"{path}: general.alignment is {alignment!r}, expected a positive number"
+        )
+    base = -(-cursor.at // alignment) * alignment
+    tensors: dict[str, Stored] = {}
+    for name, shape, kind, offset in infos:
+        if name in tensors:
+            raise ModelFormatError(f"{path}: tensor {name!r} occurs twice")
+        tensors[name] = _place(path, size, name, shape, kind, base + offset)
+    return metadata, tensors
+
+
+def _read_header(
+    cursor: _Cursor,
+) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], int, int]]]:
+    """Keys, and name, shape, type and offset of each tensor."""
+    path = cursor.path
     magic = cursor.take(4)
     version = cursor.scalar("I")
     if magic != b"GGUF" or version not in (2, 3):
@@ -109,23 +128,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Stored]]:
             )
         shape = tuple(cursor.scalar("Q") for _ in range(dimensions))[::-1]
         infos.append((name, shape, cursor.scalar("I"), cursor.scalar("Q")))
-    alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise ModelFormatError(
-            f"{path}: general.alignment is {alignment!r}, expected a positive number"
-        )
-    base = -(-cursor.at // alignment) * alignment
-    tensors: dict[str, Stored] = {}
-    for name, shape, kind, offset in infos:
-        if name in tensors:
-            raise ModelFormatError(f"{path}: tensor {name!r} occurs twice")
-        tensors[name] = _map(path, data, name, shape, kind, base + offset)
-    return metadata, tensors
+    return metadata, infos
 
 
-def _map(
-    path: Path, data: np.ndarray, name: str, shape: tuple[int, ...], kind: int, at: int
-) -> Stored:
+def _place(path: Path, size: int, name: str, shape: tuple[int, ...], kind: int, at: int) -> Stored:
     if kind not in types.TYPE_NAMES:
         raise ModelFormatError(
             f"{path}: tensor {name!r} is of ggml type {kind}; expected one of "
@@ -138,8 +144,8 @@ def _map(
         )
     width = types.row_bytes(type_name, shape[-1])
     end = at + prod(shape[:-1]) * width
-    if end > len(data):
+    if end > size:
         raise ModelFormatError(
-            f"{path}: tensor {name!r} ends at byte {end}, but the file has {len(data)}: truncated?"
+            f"{path}: tensor {name!r} ends at byte {end}, but the file has {size}: truncated?"
         )
-    return Stored(path, name, shape, type_name, data[at:end].reshape(-1, width))
+    return Stored(path, name, shape, type_name, FileRows(path, at, prod(shape[:-1]), width))

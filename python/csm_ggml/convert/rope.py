@@ -100,6 +100,6 @@ def read_rope(config: Mapping[str, object], where: str, default_base: float) -> 
 
 
 def _number(value: object, key: str, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-30 < value < 1e30:
         raise ModelFormatError(f"{where}: {key} is {value!r}, expected a positive number")
     return float(value)

@@ -1,8 +1,8 @@
-"""Reading safetensors files by mapping them.
+"""Reading safetensors files.
 
 The library's own numpy reader has no bfloat16 and cannot pick single rows; the format is a length,
-a JSON table and the bytes, so the table is read here and checked against the file before anything
-is mapped.
+a JSON table and the bytes, so the table is read here and checked against the file before any
+tensor is.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import json
 import struct
 from math import prod
 from pathlib import Path
-
-import numpy as np
+from typing import TypeGuard
 
 from csm_ggml._core import ModelFormatError
 
-from .tensors import Stored
+from .tensors import FileRows, Stored
 
 _HEADER_LIMIT = 100_000_000
 """Longest header the format allows, in bytes."""
@@ -55,40 +54,49 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
             )
         try:
             table = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelFormatError(f"{path}: the safetensors header is not JSON: {error}") from None
     if not isinstance(table, dict):
         raise ModelFormatError(f"{path}: the safetensors header is not a JSON object")
     table.pop("__metadata__", None)
-    data = np.memmap(path, np.uint8, "r") if table else np.zeros(0, np.uint8)
-    return {name: _entry(path, name, entry, data, 8 + length) for name, entry in table.items()}
+    return {name: _entry(path, name, entry, size, 8 + length) for name, entry in table.items()}
 
 
-def _entry(path: Path, name: str, entry: object, data: np.ndarray, base: int) -> Stored:
-    try:
-        dtype = entry["dtype"]  # type: ignore[index]
-        shape = tuple(entry["shape"])  # type: ignore[index]
-        begin, end = entry["data_offsets"]  # type: ignore[index]
-        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
-            raise ValueError
-    except (KeyError, TypeError, ValueError):
+def _entry(path: Path, name: str, entry: object, size: int, base: int) -> Stored:
+    """A tensor as the table describes it, `size` bytes of file, data from `base` on."""
+    fields = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
         raise ModelFormatError(
-            f"{path}: tensor {name!r} has a damaged table entry: {entry!r}"
-        ) from None
-    kind, width = _TYPES.get(dtype, (str(dtype), _OTHER_SIZES.get(dtype, 0)))
+            f"{path}: tensor {name[:80]!r} has a damaged table entry: {str(entry)[:200]}"
+        )
+    begin, end = offsets
+    kind, width = _TYPES.get(dtype, (dtype, _OTHER_SIZES.get(dtype, 0)))
     needed = prod(shape) * width
     if width and end - begin != needed:
         raise ModelFormatError(
             f"{path}: tensor {name!r} of {dtype} {list(shape)} has {end - begin} bytes, "
             f"expected {needed}"
         )
-    if begin > end or base + end > len(data):
+    if begin > end or base + end > size:
         raise ModelFormatError(
             f"{path}: tensor {name!r} ends at byte {base + end}, "
-            f"but the file has {len(data)}: truncated?"
+            f"but the file has {size}: truncated?"
         )
-    rows = prod(shape[:-1])
-    raw = data[base + begin : base + end]
+    # Of a format that is not read, nobody asks for rows.
     return Stored(
-        path, name, shape, kind, raw.reshape(rows, -1) if rows and len(raw) else raw.reshape(0, 0)
+        path,
+        name,
+        tuple(shape),
+        kind,
+        FileRows(path, base + begin, prod(shape[:-1]), shape[-1] * width if shape else width),
+    )
+
+
+def _sizes(value: object) -> TypeGuard[list[int]]:
+    """Whether a value is a list of a few whole numbers from 0 to 2**63."""
+    return (
+        isinstance(value, list)
+        and len(value) <= 8
+        and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
     )

@@ -27,6 +27,47 @@ ROUGH_CHUNK = 1 << 21
 """Values that one thread holds as float32: 8 MiB."""
 
 
+class FileRows:
+    """Rows of bytes in a file, read when they are asked for.
+
+    A file that has shrunk meanwhile is an error; where it were mapped, it would end the process.
+    """
+
+    def __init__(self, path: Path, start: int, rows: int, width: int) -> None:
+        """Take the place.
+
+        Args:
+            path: the file.
+            start: where the rows begin in it.
+            rows: how many there are.
+            width: bytes of a row.
+        """
+        self._path, self._start, self._rows, self._width = path, start, rows, width
+
+    def __getitem__(self, index: Index) -> NDArray[np.uint8]:
+        """The chosen rows, (rows, bytes per row).
+
+        Raises:
+            ModelFormatError: the file does not hold them any more.
+        """
+        if isinstance(index, slice):
+            first, last, _ = index.indices(self._rows)
+            return self._read(first, max(first, last))
+        if not len(index):
+            return self._read(0, 0)
+        first = int(index.min())
+        return self._read(first, int(index.max()) + 1)[index - first]
+
+    def _read(self, first: int, last: int) -> NDArray[np.uint8]:
+        wanted = (last - first) * self._width
+        with self._path.open("rb") as file:
+            file.seek(self._start + first * self._width)
+            data = file.read(wanted)
+        if len(data) != wanted:
+            raise ModelFormatError(f"{self._path}: the file has been truncated while it was read")
+        return np.frombuffer(data, np.uint8).reshape(last - first, self._width)
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor in a file.
@@ -37,14 +78,14 @@ class Stored:
         shape: numpy order.
         type: ggml name of its number format, or another name that the file uses and that cannot be
             read as a weight.
-        data: (rows, bytes per row), mapped from the file.
+        data: (rows, bytes per row), in the file.
     """
 
     file: Path
     name: str
     shape: Shape
     type: str
-    data: NDArray[np.uint8]
+    data: FileRows
 
     def values(self, index: Index = slice(None)) -> NDArray[np.float32]:
         """The chosen rows as float32, (rows, columns).

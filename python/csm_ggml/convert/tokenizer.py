@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from csm_ggml._core import ModelFormatError
 
+from .transformers_config import read_json, shown
+
 NORMAL, CONTROL, UNUSED = 1, 3, 5
+_MOST_TOKENS = 1 << 24
 
 BOS_TEXT, EOS_TEXT = "<|begin_of_text|>", "<|end_of_text|>"
 """Llama 3's marks around every segment."""
@@ -78,19 +80,26 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
     Raises:
         ModelFormatError: the file is damaged, or not a byte-level BPE cut in a known way.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        model = content["model"]
-        kind, vocabulary, merges = model.get("type", "BPE"), model["vocab"], model["merges"]
-        added = content.get("added_tokens") or []
-        ids = dict(vocabulary.items())
-        special = {entry["id"]: entry["content"] for entry in added if entry.get("special")}
-        ids |= {entry["content"]: entry["id"] for entry in added}
-        pairs = [m if isinstance(m, str) else " ".join(m) for m in merges]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFormatError(
-            f"{path}: not a BPE tokenizer.json: {type(error).__name__} {error}"
-        ) from None
+    content = read_json(path)
+    model = _object(content.get("model"), "model", path)
+    kind = model.get("type", "BPE")
+    ids = dict(_object(model.get("vocab"), "model.vocab", path))
+    special = {}
+    for entry in _list(content.get("added_tokens") or [], "added_tokens", path):
+        token = _object(entry, "an entry of added_tokens", path)
+        text = _string(token.get("content"), "content of an added token", path)
+        ids[text] = index = token.get("id")
+        if token.get("special"):
+            special[index if isinstance(index, int) else -1] = text
+    pairs = [_merge(merge, path) for merge in _list(model.get("merges"), "model.merges", path)]
+    for text, index in ids.items():
+        if type(index) is not int or not 0 <= index < _MOST_TOKENS:
+            raise ModelFormatError(
+                f"{path}: the id of token {text[:60]!r} is {shown(index)}, expected 0 to "
+                f"{_MOST_TOKENS - 1}"
+            )
+    if not ids:
+        raise ModelFormatError(f"{path}: the tokenizer has no tokens")
     if kind != "BPE":
         raise ModelFormatError(f"{path}: the tokenizer is a {kind}, expected BPE")
     pre = _cutting(content, path)
@@ -104,22 +113,56 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
     for index, text in special.items():
         tokens[index], token_types[index] = text, CONTROL
     settings = path.with_name("tokenizer_config.json")
-    names = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    names = read_json(settings) if settings.is_file() else {}
     bos = _find(ids, BOS_TEXT, names.get("bos_token"), "bos_token", path)
     eos = _find(ids, EOS_TEXT, names.get("eos_token"), "eos_token", path)
     return Vocabulary(tokens, pairs, token_types, bos, eos, pre)
 
 
+def _object(value: object, what: str, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(value, what, "an object", path)
+    return value
+
+
+def _list(value: object, what: str, path: Path) -> list[Any]:
+    if not isinstance(value, list):
+        raise _wrong(value, what, "a list", path)
+    return value
+
+
+def _string(value: object, what: str, path: Path) -> str:
+    if not isinstance(value, str):
+        raise _wrong(value, what, "a text", path)
+    return value
+
+
+def _merge(value: object, path: Path) -> str:
+    """Two parts with a space between, as newer files list them or as older ones write them."""
+    parts = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) for p in parts):
+        raise _wrong(value, "an entry of model.merges", "two parts", path)
+    return " ".join(parts)
+
+
+def _wrong(value: object, what: str, expected: str, path: Path) -> ModelFormatError:
+    return ModelFormatError(
+        f"{path}: not a BPE tokenizer.json: {what} is {shown(value)}, expected {expected}"
+    )
+
+
 def _cutting(content: Mapping[str, Any], path: Path) -> str:
     if content.get("normalizer"):
         raise ModelFormatError(
-            f"{path}: the tokenizer has the normalizer {content['normalizer']!r}, expected none"
+            f"{path}: the tokenizer has the normalizer {shown(content['normalizer'])}, "
+            "expected none"
         )
-    whole = content.get("pre_tokenizer") or {}
-    steps = tuple(_step(step) for step in whole.get("pretokenizers", [whole]))
+    whole = _object(content.get("pre_tokenizer") or {}, "pre_tokenizer", path)
+    listed = _list(whole.get("pretokenizers", [whole]), "pre_tokenizer.pretokenizers", path)
+    steps = tuple(_step(_object(step, "a step of pre_tokenizer", path)) for step in listed)
     if steps not in _CUTTINGS:
         raise ModelFormatError(
-            f"{path}: the tokenizer cuts text by {list(steps)}, expected one of "
+            f"{path}: the tokenizer cuts text by {shown(list(steps))}, expected one of "
             f"{', '.join(str(list(known)) for known in _CUTTINGS)}"
         )
     return _CUTTINGS[steps]
@@ -128,12 +171,13 @@ def _cutting(content: Mapping[str, Any], path: Path) -> str:
 def _step(step: Mapping[str, Any]) -> str:
     kind = step.get("type")
     if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
-        return str(step.get("pattern", {}).get("Regex"))
+        pattern = step.get("pattern")
+        return str(pattern.get("Regex")) if isinstance(pattern, dict) else shown(pattern)
     if kind == "ByteLevel" and not step.get("add_prefix_space", True):
         return "bytes and words" if step.get("use_regex", True) else "bytes"
     if kind == "Digits" and step.get("individual_digits"):
         return "single digits"
-    return json.dumps(dict(step))
+    return shown(dict(step))
 
 
 def _find(ids: Mapping[str, int], usual: str, named: object, key: str, path: Path) -> int:
@@ -154,14 +198,18 @@ def read_metadata(keys: Mapping[str, Any], where: str) -> Vocabulary:
         ModelFormatError: keys are missing or contradict each other.
     """
     tokens, merges = keys.get("tokenizer.ggml.tokens"), keys.get("tokenizer.ggml.merges", [])
-    if not isinstance(tokens, list) or not tokens or not isinstance(merges, list):
-        raise ModelFormatError(f"{where}: no tokenizer.ggml.tokens")
+    if not _texts(tokens) or not tokens:
+        raise ModelFormatError(f"{where}: no tokenizer.ggml.tokens, expected a list of texts")
+    if not _texts(merges):
+        raise ModelFormatError(f"{where}: tokenizer.ggml.merges is no list of texts")
     if keys.get("tokenizer.ggml.model") != "gpt2":
         raise ModelFormatError(
-            f"{where}: tokenizer.ggml.model is {keys.get('tokenizer.ggml.model')!r}, "
+            f"{where}: tokenizer.ggml.model is {shown(keys.get('tokenizer.ggml.model'))}, "
             "expected 'gpt2'"
         )
     token_types = keys.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
+    if not isinstance(token_types, list) or not all(type(t) is int for t in token_types):
+        raise ModelFormatError(f"{where}: tokenizer.ggml.token_type is no list of integers")
     if len(token_types) != len(tokens):
         raise ModelFormatError(
             f"{where}: {len(token_types)} token types, expected {len(tokens)}, one per token"
@@ -176,8 +224,14 @@ def read_metadata(keys: Mapping[str, Any], where: str) -> Vocabulary:
             value = tokens.index(text)
         if value is None:
             value = keys.get(general)
-        if not isinstance(value, int) or not 0 <= value < len(tokens):
+        if type(value) is not int or not 0 <= value < len(tokens):
             raise ModelFormatError(f"{where}: {general} is {value!r}, expected a token id")
         ends.append(value)
     pre = keys.get("tokenizer.ggml.pre", "llama-bpe")
+    if not isinstance(pre, str):
+        raise ModelFormatError(f"{where}: tokenizer.ggml.pre is {shown(pre)}, expected a name")
     return Vocabulary(tokens, merges, token_types, ends[0], ends[1], pre)
+
+
+def _texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)

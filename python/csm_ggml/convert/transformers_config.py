@@ -14,7 +14,15 @@ from typing import Any
 
 from csm_ggml._core import ModelFormatError
 
-from .config import GenerationConfig, MimiConfig, ModelConfig, TransformerConfig, check
+from .config import (
+    MOST_RATIO,
+    MOST_RATIOS,
+    GenerationConfig,
+    MimiConfig,
+    ModelConfig,
+    TransformerConfig,
+    check,
+)
 from .rope import Rope, read_rope
 
 _BACKBONE_DEFAULTS = {
@@ -100,7 +108,8 @@ class _Section:
 
     def number(self, key: str) -> float:
         value = self.raw(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        if not known or not 1e-30 < value < 1e30:
             raise self.error(key, value, "a positive number")
         return float(value)
 
@@ -126,18 +135,27 @@ class _Section:
             self.require(key, expected, default if value is None else value)
 
     def error(self, key: str, got: Any, expected: str) -> ModelFormatError:
-        return ModelFormatError(f"{self.where}: {key} is {got!r}, expected {expected}")
+        return ModelFormatError(f"{self.where}: {key} is {shown(got)}, expected {expected}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; raises ModelFormatError if it is anything else."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ModelFormatError(f"{path}: a JSON {type(content).__name__}, expected an object")
     return content
+
+
+def shown(value: object) -> str:
+    """A value for a message, however large or deep it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} beyond reason"
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _section(config: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -218,8 +236,11 @@ def read_mimi(config: Mapping[str, Any], where: str) -> MimiConfig:
     section.require("upsample_groups", section.size("hidden_size"))
     section.require("vector_quantization_hidden_dimension", section.size("codebook_dim"))
     ratios = section.raw("upsampling_ratios")
-    if not isinstance(ratios, list) or not all(isinstance(r, int) and r > 0 for r in ratios):
-        raise section.error("upsampling_ratios", ratios, "a list of positive integers")
+    known = isinstance(ratios, list) and 1 <= len(ratios) <= MOST_RATIOS
+    if not known or not all(type(r) is int and 0 < r <= MOST_RATIO for r in ratios):
+        raise section.error(
+            "upsampling_ratios", ratios, f"1 to {MOST_RATIOS} integers of 1 to {MOST_RATIO}"
+        )
     rope = read_rope(config, where, 10_000.0)
     if rope.scaling is not None:
         raise section.error("rope_type", "llama3", "'default'")

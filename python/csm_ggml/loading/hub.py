@@ -92,6 +92,21 @@ def resolve(
     )
 
 
+def short_name(name: str) -> str:
+    """What a model was loaded as, without the folders of this machine.
+
+    Args:
+        name: An alias, a hub repository, a path, or several paths with commas between.
+    """
+    return ", ".join(map(_without_folders, name.split(", ")))
+
+
+def _without_folders(name: str) -> str:
+    if _REPOSITORY.fullmatch(name) and not os.path.exists(name):
+        return name
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+
+
 def user_cache() -> Path:
     """The folder for files that this package makes for itself."""
     if folder := os.environ.get(CACHE_VARIABLE):

@@ -7,14 +7,17 @@ import json
 import os
 import struct
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.audio.audio import LEAST_RATE, MOST_RATE
 from csm_ggml.errors import VoiceFileError
 from csm_ggml.files import write_file
+from csm_ggml.loading.hub import short_name
 from csm_ggml.text.turns import check_speaker, parse_turns
 from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
 from csm_ggml.voices.segment import Segment
@@ -25,6 +28,9 @@ VERSION = 1
 _START = struct.Struct("<8sII")
 _DIGEST_BYTES = 32
 _CODE = np.dtype("<u2")
+# An hour in frames of a millisecond: more is damage.
+_MOST_FRAMES = 3_600_000
+_MOST_TEXT = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +38,7 @@ class VoicePrefix:
     """What a model makes of a voice, computed beforehand.
 
     Attributes:
-        model: What the model was loaded as.
+        model: What the model was loaded as, without the folders of the machine that it was on.
         fingerprint: Of the model; see `CSM.fingerprint`.
         data: Keys and values of the voice's rows.
     """
@@ -40,6 +46,15 @@ class VoicePrefix:
     model: str
     fingerprint: str
     data: bytes
+
+    def __post_init__(self) -> None:
+        """Take the folders off the model's name."""
+        object.__setattr__(self, "model", short_name(self.model))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the data: what a prefix that came from a file is told by."""
+        return hashlib.sha256(self.data).hexdigest()
 
     def check(self, model: str, fingerprint: str, *, voice: Voice) -> None:
         """Make sure that it was made with this model.
@@ -130,7 +145,10 @@ class Voice:
         Raises:
             FileNotFoundError: If there is none.
             VoiceFileError: If it is no voice, damaged, or of a later version.
+            TypeError: If the path is none.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(f"the path of a voice file must be a str or a Path, got {path!r}")
         try:
             return cls.from_bytes(Path(path).read_bytes())
         except VoiceFileError as error:
@@ -181,8 +199,8 @@ class Voice:
             )
         try:
             return _read(content, _START.size + header_bytes)
-        except (KeyError, TypeError, ValueError) as error:
-            raise VoiceFileError(f"the voice file holds no valid voice: {error!r}") from None
+        except (ValueError, RecursionError) as error:
+            raise VoiceFileError(f"the voice file holds no valid voice: {error}") from None
 
     def __repr__(self) -> str:
         """One line for people."""
@@ -195,25 +213,70 @@ class Voice:
 
 def _read(content: bytes, at: int) -> Voice:
     header = json.loads(content[_START.size : at])
-    shape = int(header["frames"]), int(header["codebooks"])
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is {_shown(header)}, expected an object")
+    shape = _whole(header, "frames", 1, _MOST_FRAMES), _whole(header, "codebooks", 1, 1024)
     end = at + _CODE.itemsize * shape[0] * shape[1]
-    prefix = None
+    prefix, prefix_bytes = None, 0
     if (described := header.get("prefix")) is not None:
-        prefix = VoicePrefix(str(described["model"]), str(described["fingerprint"]), content[end:])
-    if len(content) != end + (int(described["bytes"]) if described else 0):
+        if not isinstance(described, dict):
+            raise ValueError(f"prefix is {_shown(described)}, expected an object")
+        prefix_bytes = _whole(described, "bytes", 1, 1 << 48)
+        prefix = VoicePrefix(
+            _text(described, "model"), _text(described, "fingerprint"), content[end:]
+        )
+    if len(content) != end + prefix_bytes:
         raise ValueError("its parts do not fill it")
-    speaker = check_speaker(header["speaker"])
-    codec = header.get("codec")
-    [turn] = parse_turns(header["transcript"], speaker=speaker)
+    speaker = check_speaker(_whole(header, "speaker", 0, 1 << 31))
+    turns = parse_turns(_text(header, "transcript"), speaker=speaker)
+    if len(turns) != 1 or turns[0].speaker != speaker:
+        raise ValueError("its transcript is more than one turn of its speaker")
     return Voice(
         speaker=speaker,
-        transcript=turn.text,
+        transcript=turns[0].text,
         codes=np.frombuffer(content[at:end], _CODE).astype(np.int32).reshape(shape),
-        sample_rate=int(header["sample_rate"]),
-        frame_size=int(header["frame_size"]),
+        sample_rate=_whole(header, "sample_rate", LEAST_RATE, MOST_RATE),
+        frame_size=_whole(header, "frame_size", 1, 1 << 20),
         prefix=prefix,
-        codec=None if codec is None else tuple(float(value) for value in codec),
+        codec=_codec(header.get("codec")),
     )
+
+
+def _whole(header: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = header.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} is {_shown(value)}, expected {least} to {most}")
+    return value
+
+
+def _text(header: dict[str, Any], name: str) -> str:
+    value = header.get(name)
+    if not isinstance(value, str) or len(value) > _MOST_TEXT:
+        raise ValueError(f"{name} is {_shown(value)}, expected a text")
+    return value
+
+
+def _codec(value: object) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not 1 <= len(value) <= 1024:
+        raise ValueError(f"codec is {_shown(value)}, expected a list of numbers")
+    for number in value:
+        known = isinstance(number, int | float) and not isinstance(number, bool)
+        if not known or not -1e9 <= number <= 1e9:
+            raise ValueError(f"codec holds {_shown(number)}, expected numbers")
+    return tuple(float(number) for number in value)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, however large it is."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python converts
+        return "a huge number"
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 # What `voice=` takes, alone or in a list.
