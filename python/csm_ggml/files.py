@@ -178,7 +178,7 @@ class OutputFile:
         else:
             self.discard()
 
-    def __del__(self) -> None:  # noqa: D105
+    def __del__(self) -> None:
         # An interruption may come between the making of the object and the block that closes it.
         if getattr(self, "_owner", None) == os.getpid():
             self.discard()

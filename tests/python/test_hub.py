@@ -1,8 +1,10 @@
 """Names become files: aliases, folders, trios, repositories; and every way in which they do not."""
 
+import errno
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import csm_ggml
@@ -94,15 +96,19 @@ class FakeHub:
         self.repositories = repositories
         self.asked: list[dict[str, Any]] = []
         self.error: Exception | None = None
+        self.empty = False
 
-    def list_repo_files(self, repository: str, *, revision: str | None) -> list[str]:
+    def model_info(self, repository: str, *, revision: str | None, timeout: float) -> Any:
         if self.error is not None:
             raise self.error
-        return self.repositories[repository]
+        files = [SimpleNamespace(rfilename=name) for name in self.repositories[repository]]
+        return SimpleNamespace(siblings=files)
 
     def snapshot_download(self, repository: str, **options: Any) -> str:
         if self.error is not None and not options["local_files_only"]:
             raise self.error
+        if self.empty:
+            raise error(errors.LocalEntryNotFoundError)
         self.asked.append({"repository": repository, **options})
         patterns = options["allow_patterns"]
         names = [n for n in self.repositories[repository] if any(fnmatch(n, p) for p in patterns)]
@@ -167,6 +173,60 @@ def test_repositories_that_are_not_one_model(fake: FakeHub) -> None:
 def test_without_network_the_cache_serves(fake: FakeHub) -> None:
     fake.error = ConnectionError("no route to host")
     assert names(hub.resolve("me/one")) == ["voice.gguf"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_serves_what_it_has(fake: FakeHub, number: int) -> None:
+    found = fake.model_info("me/one", revision=None, timeout=1)
+    fake.model_info = lambda *_, **__: found  # type: ignore[method-assign]
+    fake.error = OSError(number, "no")
+    assert names(hub.resolve("me/one")) == ["voice.gguf"]
+    fake.empty = True
+    with pytest.raises(ModelNotFoundError, match="me/one: cannot be fetched"):
+        hub.resolve("me/one")
+
+
+def test_a_mistyped_path_is_asked_for_once_and_said(fake: FakeHub) -> None:
+    asked: list[str] = []
+
+    def model_info(repository: str, **_: Any) -> Any:
+        asked.append(repository)
+        raise ConnectionError("no route to host")
+
+    fake.model_info = model_info  # type: ignore[method-assign]
+    fake.empty = True
+    with pytest.raises(ModelNotFoundError, match="models/cms: no such file or folder here"):
+        hub.resolve("models/cms")
+    assert asked == ["models/cms"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name_or_path": 5}, "a model is a name, a path or a list of paths, got 5"),
+        ({"name_or_path": None}, "got None"),
+        ({"name_or_path": b"demo"}, "got b'demo'"),
+        ({"name_or_path": ["a.gguf", 3]}, "got 3"),
+        ({"name_or_path": "demo", "revision": 5}, "revision must be a str, got 5"),
+        ({"name_or_path": "demo", "cache_dir": 5}, "cache_dir must be a path, got 5"),
+        ({"name_or_path": "demo", "token": 5}, "token must be a str or a bool, got 5"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        hub.resolve(**arguments)
+
+
+def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(hub.Path, "home", no_home)
+    for variable in ("CSM_GGML_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    assert hub.user_cache().is_absolute()
+    with pytest.raises(ModelNotFoundError, match="no such file or folder"):
+        hub.resolve("~nobody-of-this-name/x.gguf")
 
 
 def error(kind: type[Exception], message: str = "boom") -> Exception:

@@ -7,7 +7,7 @@ from pathlib import Path
 import checkpoints
 import numpy as np
 import pytest
-from csm_ggml import CSM, ModelFormatError
+from csm_ggml import CSM, ModelFormatError, ModelNotFoundError
 from csm_ggml.convert import convert
 
 
@@ -43,3 +43,26 @@ def test_a_missing_file_is_named(trio: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((trio / name).read_bytes())
     with pytest.raises((ModelFormatError, FileNotFoundError), match=r"(?i)mimi"):
         CSM.from_pretrained(str(tmp_path / "sesame-csm-backbone.gguf"), threads=1)
+
+
+@pytest.mark.parametrize("way", ["file", "folder", "list"])
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        (("sesame-csm-backbone.gguf",), ("decoder", "mimi")),
+        (("kyutai-mimi.gguf",), ("backbone", "decoder")),
+        (("sesame-csm-decoder.gguf", "kyutai-mimi.gguf"), ("backbone",)),
+    ],
+)
+def test_a_part_of_a_model_says_what_is_missing(
+    trio: Path, tmp_path: Path, way: str, there: tuple[str, ...], missing: tuple[str, ...]
+) -> None:
+    for name in there:
+        (tmp_path / name).write_bytes((trio / name).read_bytes())
+    paths = [tmp_path / name for name in there]
+    given = {"file": paths[0], "folder": tmp_path, "list": paths}[way]
+    if way == "list" and len(paths) == 1:
+        return  # the same as the file for the core, whose message it is
+    match = f"no {' and no '.join(missing)} file"
+    with pytest.raises(ModelNotFoundError, match=match):
+        CSM.from_pretrained(given, threads=1)

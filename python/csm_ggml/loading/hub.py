@@ -6,19 +6,24 @@ llama.cpp's pull request #12648, told apart by their file names.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from csm_ggml import _core
 from csm_ggml.errors import ModelFormatError, ModelNotFoundError
 
 DEMO = "demo"
 CSM_1B = "csm-1b"
 CACHE_VARIABLE = "CSM_GGML_CACHE"
+# How long the hub may take to answer.
+HUB_SECONDS = 15.0
 
 _CSM_1B_REPOSITORY = "ggml-org/sesame-csm-1b-GGUF"
 _CSM_1B_FILES = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")
@@ -68,18 +73,20 @@ def resolve(
     Raises:
         ModelNotFoundError: If there is no such model, or it cannot be fetched.
         ModelFormatError: If what is there is no model of this package.
+        TypeError: If an argument is of the wrong type.
     """
+    _check_types(name_or_path, revision, cache_dir, token)
     if not isinstance(name_or_path, str | os.PathLike):
         paths = [Path(path) for path in name_or_path]
         return ModelFiles(", ".join(map(str, paths)), _trio_or_single(paths, "the given files"))
-    name = os.fspath(name_or_path)
+    name = os.fsdecode(name_or_path)
     hub = _Hub(revision, local_files_only, cache_dir, token)
     if name == DEMO:
         return ModelFiles(DEMO, (_PACKAGED_DEMO,), "a tiny voice to try things out with")
     if name == CSM_1B:
         files = hub.files(_CSM_1B_REPOSITORY, _CSM_1B_FILES)
         return ModelFiles(name, files, f"Sesame's CSM-1B, {_CSM_1B_REPOSITORY}")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if name and path.is_dir():
         return ModelFiles(name, _in_folder(path))
     if name and path.exists():
@@ -90,6 +97,25 @@ def resolve(
         f"{name}: no such file or folder, and neither an alias ({DEMO}, {CSM_1B}) nor a hub "
         "repository (owner/name)"
     )
+
+
+def _check_types(name_or_path: object, revision: object, cache_dir: object, token: object) -> None:
+    """Raise TypeError where an argument is none of those that `resolve` takes."""
+    several = isinstance(name_or_path, Sequence) and not isinstance(name_or_path, str | bytes)
+    paths = list(name_or_path) if several else [name_or_path]  # type: ignore[call-overload]
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(
+                f"a model is a name, a path or a list of paths, got {path!r}: expected for example "
+                f"{DEMO!r} or 'model.gguf'"
+            )
+    for what, value, kinds, expected in (
+        ("revision", revision, str, "a str"),
+        ("cache_dir", cache_dir, str | os.PathLike, "a path"),
+        ("token", token, str | bool, "a str or a bool"),
+    ):
+        if value is not None and not isinstance(value, kinds):
+            raise TypeError(f"{what} must be {expected}, got {value!r}")
 
 
 def short_name(name: str) -> str:
@@ -111,13 +137,22 @@ def user_cache() -> Path:
     """The folder for files that this package makes for itself."""
     if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "csm-ggml"
+    variable = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")
+    if variable and (folder := os.environ.get(variable)):
+        return Path(folder) / "csm-ggml"
+    if (home := _home()) is None:
+        # Not one that other users could have made beforehand.
+        return Path(tempfile.gettempdir()) / f"csm-ggml-{getattr(os, 'getuid', int)()}"
+    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
+    return home / below / "csm-ggml"
+
+
+def _home() -> Path | None:
+    """The user's folder; None where there is none, as for a user without an entry."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
@@ -133,15 +168,24 @@ def _around_file(path: Path) -> tuple[Path, ...]:
     names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".gguf"]
     trio = [path.name if r == role else _partner(path.name, role, r, names) for r in _TRIO_ROLES]
     missing = [r for r, name in zip(_TRIO_ROLES, trio, strict=True) if name is None]
-    if len(missing) == len(_TRIO_ROLES) - 1:
+    if len(missing) == len(_TRIO_ROLES) - 1 and not _is_part(path):
         return (path,)  # a file of its own that merely has such a word in its name
     if missing:
         raise ModelNotFoundError(
             f"{path} is one of three files (backbone, decoder, Mimi), but {path.parent} holds no "
-            f"{missing[0]} file "
+            f"{' and no '.join(missing)} file "
             "that goes with it; put them side by side or give all three"
         )
     return tuple(path.parent / name for name in trio if name is not None)
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is one of llama.cpp's three: a GGUF file of another layout than ours."""
+    try:
+        keys = _core.gguf_info(os.fspath(path))["metadata"]
+    except Exception:
+        return False  # loading it says what is wrong
+    return bool(keys.get("general.architecture") != "csm")
 
 
 def _partner(name: str, role: str, other: str, names: Iterable[str]) -> str | None:
@@ -165,6 +209,13 @@ def _choose(names: Sequence[str], where: str) -> tuple[str, ...]:
     trio = [[name for name in gguf if _role(name) == role] for role in _TRIO_ROLES]
     if len(gguf) == 3 and all(len(files) == 1 for files in trio):
         return tuple(files[0] for files in trio)
+    roles = [role for role, files in zip(_TRIO_ROLES, trio, strict=True) if len(files) == 1]
+    if 1 <= len(gguf) == len(roles) < len(_TRIO_ROLES):
+        missing = " and no ".join(role for role in _TRIO_ROLES if role not in roles)
+        raise ModelNotFoundError(
+            f"{where} holds {', '.join(gguf)}, but no {missing} file: a model in three files is "
+            "backbone, decoder and Mimi"
+        )
     if gguf:
         listed = ", ".join(gguf[:8]) + (", ..." if len(gguf) > 8 else "")
         raise ModelNotFoundError(
@@ -192,10 +243,12 @@ def _trio_or_single(paths: Sequence[Path], where: str) -> tuple[Path, ...]:
     by_role = {_role(path.name): path for path in paths}
     if len(paths) == 3 and set(by_role) == set(_TRIO_ROLES):
         return tuple(by_role[role] for role in _TRIO_ROLES)
+    missing = [role for role in _TRIO_ROLES if role not in by_role]
     raise ModelNotFoundError(
         f"{where} are not one model: expected one .gguf file, or three whose names contain "
         "backbone, decoder and "
         f"mimi, got {', '.join(path.name for path in paths) or 'none'}"
+        + (f"; there is no {' and no '.join(missing)} file" if missing and paths else "")
     )
 
 
@@ -223,17 +276,8 @@ class _Hub:
 
         As one snapshot: without a network, the hub library then waits for it once and not per file.
         """
-        from huggingface_hub import snapshot_download
-
         with _HubErrors(repository):
-            folder = Path(
-                snapshot_download(
-                    repository,
-                    allow_patterns=list(names),
-                    local_files_only=self.local_files_only,
-                    **self._options(),
-                )
-            )
+            folder = self._snapshot(repository, list(names), local=self.local_files_only)
         for name in names:
             if not (folder / name).exists():
                 raise ModelNotFoundError(
@@ -241,6 +285,32 @@ class _Hub:
                     "local cache and the Hugging Face hub could not be reached"
                 )
         return tuple(folder / name for name in names)
+
+    def _snapshot(self, repository: str, patterns: list[str], *, local: bool) -> Path:
+        """The folder that holds a repository's files."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        def get(local: bool) -> Path:
+            return Path(
+                snapshot_download(
+                    repository,
+                    allow_patterns=patterns,
+                    local_files_only=local,
+                    **self._options(),
+                )
+            )
+
+        try:
+            return get(local)
+        except OSError as error:
+            if local or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
+                raise
+            # The cache cannot be written; what is in it will do.
+            try:
+                return get(True)
+            except LocalEntryNotFoundError:
+                raise error from None
 
     def _list(self, repository: str) -> list[str] | None:
         """Names in the repository; None if the hub is not to be asked or cannot be reached."""
@@ -251,7 +321,10 @@ class _Hub:
 
         with _HubErrors(repository):
             try:
-                return HfApi(token=self.token).list_repo_files(repository, revision=self.revision)
+                # Of the ways to list, the one that asks once: others wait and ask again.
+                api = HfApi(token=self.token)
+                found = api.model_info(repository, revision=self.revision, timeout=HUB_SECONDS)
+                return [file.rfilename for file in found.siblings or ()]
             except HfHubHTTPError:
                 raise
             except (OfflineModeIsEnabled, OSError):
@@ -264,18 +337,19 @@ class _Hub:
                 raise
 
     def _cached(self, repository: str) -> tuple[Path, ...]:
-        from huggingface_hub import snapshot_download
-
         with _HubErrors(repository):
-            folder = snapshot_download(
-                repository, allow_patterns=["*.gguf"], local_files_only=True, **self._options()
-            )
-        return _in_folder(Path(folder))
+            folder = self._snapshot(repository, ["*.gguf"], local=True)
+        return _in_folder(folder)
 
     def _options(self) -> dict[str, Any]:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        cache = self.cache_dir
+        if cache is None and HF_HUB_CACHE.startswith("~"):  # without a home, it is the name's
+            cache = user_cache() / "hub"
         return {
             "revision": self.revision,
-            "cache_dir": self.cache_dir,
+            "cache_dir": cache,
             "token": self.token,
         }
 
@@ -300,15 +374,16 @@ class _HubErrors:
             reason = "access is gated: accept its terms on huggingface.co and run `hf auth login`"
         elif isinstance(error, errors.RepositoryNotFoundError):
             reason = (
-                "no such repository on the Hugging Face hub (or it is private: run `hf auth login`)"
+                "no such file or folder here, and no such repository on the Hugging Face hub (or "
+                "it is private: run `hf auth login`)"
             )
         elif isinstance(error, errors.RevisionNotFoundError):
             reason = "the repository has no such revision"
         elif isinstance(error, errors.LocalEntryNotFoundError):
             reason = (
-                "not in the local cache, and the Hugging Face hub was not asked or could not be "
-                "reached; "
-                "check the network, or download the files elsewhere and give their path"
+                "no such file or folder here, not in the local cache, and the Hugging Face hub was "
+                "not asked or could not be reached; "
+                "check the path or the network, or download the files elsewhere and give their path"
             )
         elif isinstance(error, errors.HFValidationError):
             reason = str(error)
