@@ -31,6 +31,21 @@ _ARRIVALS: list[_Column] = [
     ("ratio", "continuous_ratio", ".2f"),
     ("slots taken", "continuous_occupancy", ".2f"),
 ]
+_CALLERS: list[_Column] = [
+    ("callers", "callers", "d"),
+    ("batch codes/s", "batch_rate", ".0f"),
+    ("callers codes/s", "callers_rate", ".0f"),
+    ("ratio", "callers_ratio", ".2f"),
+    ("arrivals codes/s", "arrivals_rate", ".0f"),
+    ("ratio", "arrivals_ratio", ".2f"),
+    ("newcomer steps", "newcomer_frames", ".0f"),
+    ("ms", "newcomer_ms", ".0f"),
+    ("longest gap, frames", "gap", ".2f"),
+    ("quiet", "quiet_gap", ".2f"),
+    ("engine ms", "engine_ms", ".2f"),
+    ("stream ms", "alone_ms", ".2f"),
+    ("scheduler us", "overhead_us", ".0f"),
+]
 _PARTS: list[_Column] = [
     ("batch", "batch", "d"),
     ("prefill rows/s", "prefill_rows_per_second", ".0f"),
@@ -51,9 +66,14 @@ def format_report(document: dict[str, Any]) -> str:
         document: With the keys machine, settings and rows of the JSON results.
     """
     machine, settings, rows = (document[key] for key in ("machine", "settings", "rows"))
+    tables = _callers_tables(rows) if settings["callers"] else _speech_tables(settings, rows)
+    return "\n".join([*_heading(machine, settings), *tables])
+
+
+def _heading(machine: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     memory = machine["memory_bytes"]
     load = settings["load_average_before"]
-    lines = [
+    return [
         f"CPU       {machine['cpu']}, {machine['physical_cores']} cores "
         f"({machine['logical_processors']} logical processors) usable"
         + (f", {memory / 2**30:.0f} GiB" if memory else ""),
@@ -65,6 +85,19 @@ def format_report(document: dict[str, Any]) -> str:
         f"{settings['frames']} frames in {settings['rounds']} rounds, load average before: "
         + ("unknown" if load is None else f"{load:.2f}"),
         "",
+    ]
+
+
+def _callers_tables(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        "Callers: medians; threads that each call stream(), against generate_batch()",
+        "",
+        *_table(_CALLERS, rows),
+    ]
+
+
+def _speech_tables(settings: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
         "Speech: medians; a frame of the whole batch, from prompt to sound",
         "",
         *_table(_SPEECH + (_CONTENTION if settings["contention"] else []), rows),
@@ -80,7 +113,7 @@ def format_report(document: dict[str, Any]) -> str:
             "",
             *_table(_ARRIVALS, rows),
         ]
-    return "\n".join(lines)
+    return lines
 
 
 def format_table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

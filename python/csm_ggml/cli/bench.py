@@ -89,6 +89,13 @@ def add_parser(commands: Subparsers[Any]) -> None:
         action="store_true",
         help="also measure while requests of random lengths join and leave at random times",
     )
+    parser.add_argument(
+        "--callers",
+        type=_positive_list,
+        default=[],
+        metavar="N,N",
+        help="instead, measure so many threads that each ask the scheduler for speech",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results here, too")
     parser.add_argument(
         "--plot", metavar="FILE", help="draw codes per second and real-time factor: .png, .svg, ..."
@@ -117,19 +124,23 @@ def run(args: argparse.Namespace) -> None:
     if load is not None and load > machine.QUIET_LOAD:
         tell(f"load average {load:.1f}: other processes ran just now; if they still do, it shows")
     started = datetime.datetime.now(datetime.timezone.utc)
-    measured = measure(
-        configurations,
-        device=args.device,
-        threads=args.threads or default_threads(),
-        frames=args.frames,
-        rounds=args.rounds,
-        contention=args.contention,
-        arrivals=args.arrivals,
-        on_start=lambda turn, what: tell(
-            f"round {turn + 1} of {min(args.rounds, args.frames)}: {what}"
-        ),
-    )
-    rows = [make_row(one) for one in measured]
+    threads = args.threads or default_threads()
+    if args.callers:
+        rows = _callers_rows(args, configurations, threads)
+    else:
+        measured = measure(
+            configurations,
+            device=args.device,
+            threads=threads,
+            frames=args.frames,
+            rounds=args.rounds,
+            contention=args.contention,
+            arrivals=args.arrivals,
+            on_start=lambda turn, what: tell(
+                f"round {turn + 1} of {min(args.rounds, args.frames)}: {what}"
+            ),
+        )
+        rows = [make_row(one) for one in measured]
     document = {
         "machine": described,
         "settings": {
@@ -140,6 +151,7 @@ def run(args: argparse.Namespace) -> None:
             "rounds": min(args.rounds, args.frames),
             "contention": args.contention,
             "arrivals": args.arrivals,
+            "callers": args.callers,
             "started": started.isoformat(timespec="seconds"),
             "load_average_before": load,
             "load_average_after": machine.load_average(),
@@ -159,8 +171,39 @@ def run(args: argparse.Namespace) -> None:
         say(line)
 
 
+def _callers_rows(
+    args: argparse.Namespace, configurations: list[Configuration], threads: int
+) -> list[dict[str, Any]]:
+    """Rows of --callers: one for each type and number of callers."""
+    from csm_ggml.bench.callers import measure_callers
+
+    rows = []
+    for files, one in {one.files: one for one in configurations}.items():
+        for callers in args.callers:
+
+            def on_start(turn: int, callers: int = callers, type: str = one.type) -> None:
+                tell(f"round {turn + 1} of {args.rounds}: {type}, {callers} callers")
+
+            row = measure_callers(
+                files,
+                device=args.device,
+                threads=threads,
+                callers=callers,
+                frames=args.frames,
+                rounds=args.rounds,
+                on_start=on_start,
+            )
+            row |= {"type": one.type, "depth_type": one.depth_type, "batch": callers}
+            rows.append(row | {"device": args.device, "threads": threads})
+    return rows
+
+
 def _check(args: argparse.Namespace) -> None:
     """Find out what cannot work before measuring for minutes."""
+    if args.callers and args.frames < 2:
+        raise UsageError("--callers needs at least 2 --frames: the first is not timed")
+    if args.callers and (args.plot or args.arrivals or args.contention):
+        raise UsageError("--callers is a measurement of its own, without the others and --plot")
     if args.model and (args.type or args.depth_type or args.work_dir):
         raise UsageError("--type, --depth-type and --work-dir are for random weights, not --model")
     if args.json:

@@ -35,6 +35,8 @@ ROWS_BESIDE_BULK = 64
 LEAST_ROWS = 8
 # With live speech beside it, a piece of a prompt and a step together last this share of a frame.
 LONGEST_TICK = 1.2
+# A piece may in any case last this share of the step.
+LEAST_PIECE = 0.25
 # How long a job whose caller does not read keeps a slot that another job waits for.
 PARK_SECONDS = 2.0
 # Saved caches of idle conversations that are kept; beyond this they are evaluated again.
@@ -544,5 +546,7 @@ class Loop:
     def _fit_piece(self, work: Work) -> None:
         """Let the next piece of a prompt last as long as a tick allows beside the step."""
         allowed = LONGEST_TICK / self._geometry.frame_rate - work.step_seconds
+        # Where steps take longer than frames, waiting newcomers would make nothing better.
+        allowed = max(allowed, LEAST_PIECE * work.step_seconds)
         change = min(2.0, max(0.5, allowed / max(work.prefill_seconds, 1e-6)))
         self._piece = min(ROWS_BESIDE_BULK, max(LEAST_ROWS, work.prefill_rows * change))

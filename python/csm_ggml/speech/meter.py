@@ -42,12 +42,18 @@ class SchedulerStats:
 
 
 class Meter:
-    """Counts ticks and jobs."""
+    """Counts ticks and jobs.
+
+    Attributes:
+        steps: Steps of the engine so far.
+        frames: Frames of all utterances so far.
+    """
 
     def __init__(self) -> None:
         self._ticks: deque[tuple[float, int, int]] = deque()
+        self.steps = 0
+        self.frames = 0
         self._own = 0.0
-        self._frames = 0
         self._job_seconds: float | None = None
 
     def add(self, frames: int, rows: int, own: float) -> None:
@@ -55,7 +61,8 @@ class Meter:
         now = time.perf_counter()
         self._ticks.append((now, frames, rows))
         self._own += own
-        self._frames += frames
+        self.frames += frames
+        self.steps += frames > 0
         while self._ticks[0][0] < now - WINDOW_SECONDS:
             self._ticks.popleft()
 
@@ -72,7 +79,7 @@ class Meter:
     @property
     def overhead(self) -> float:
         """The scheduler's own seconds for one utterance and frame."""
-        return self._own / self._frames if self._frames else 0.0
+        return self._own / self.frames if self.frames else 0.0
 
     def rates(self) -> tuple[float, float]:
         """Frames and prompt rows per second."""

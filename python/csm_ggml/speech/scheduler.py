@@ -226,6 +226,16 @@ class Scheduler:
         """Utterances that are spoken side by side at most."""
         return self._slots
 
+    @property
+    def steps(self) -> int:
+        """Steps of the engine since the model was loaded."""
+        return self._runner.loop.meter.steps
+
+    @property
+    def frames(self) -> int:
+        """Frames of all utterances since the model was loaded."""
+        return self._runner.loop.meter.frames
+
     def submit(
         self,
         request: Request,

@@ -90,9 +90,8 @@ class StopDetector:
         self._silent = 0
         self._recent: list[int] = []
         periods = (rules.loop_frames or 0) // LOOP_ROUNDS
-        self._periods = np.arange(1, periods + 1)
-        # Codes in a row that equal the one a period before, for each period.
-        self._matches = np.zeros(periods, np.int64)
+        # Codes in a row that equal the one a period before, for each period: 1, 2, ...
+        self._matches = [0] * periods
 
     def accept(self, codes: npt.NDArray[np.int32], level: float) -> str | None:
         """Take the next frame.
@@ -120,16 +119,20 @@ class StopDetector:
     def _repeats(self, code: int) -> bool:
         if self._rules.loop_frames is None:
             return False
-        for i, period in enumerate(self._periods):
-            same = period <= len(self._recent) and self._recent[-period] == code
-            self._matches[i] = self._matches[i] + 1 if same else 0
-        self._recent = [*self._recent, code][-len(self._periods) :]
-        return bool((self._matches + self._periods >= self._rules.loop_frames).any())
+        looping = False
+        for i, before in enumerate(reversed(self._recent)):
+            self._matches[i] = self._matches[i] + 1 if before == code else 0
+            looping |= self._matches[i] + i + 1 >= self._rules.loop_frames
+        self._recent.append(code)
+        if len(self._recent) > len(self._matches):
+            del self._recent[0]
+        return looping
 
 
 def level_db(samples: npt.NDArray[np.float32]) -> float:
     """Root mean square in dB of full scale; -inf for digital silence."""
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    wide = samples.astype(np.float64)
+    power = float(wide @ wide) / len(wide)
     return 10 * math.log10(power) if power > 0 else -math.inf
 
 
