@@ -23,7 +23,8 @@ from csm_ggml.convert.config import from_metadata, to_metadata
 from csm_ggml.convert.gguf_file import read_gguf
 from csm_ggml.convert.readers import open_origin
 from csm_ggml.convert.safetensors_file import read_safetensors
-from csm_ggml.convert.tokenizer import read_metadata, read_tokenizer_json
+from csm_ggml.convert.tokenizer import Vocabulary, read_metadata, read_tokenizer_json
+from csm_ggml.convert.writer import _header
 from csm_ggml.voices.voice import VoicePrefix
 
 DEEP = json.loads("[" * 400 + "]" * 400)
@@ -143,9 +144,14 @@ def test_tokenizers_and_configurations(tmp_path: Path) -> None:
     model = vocabulary["model"]
     model["vocab"] = dict(list(model["vocab"].items())[-3:])
     model["merges"] = model["merges"][:2]
+
+    def write(vocabulary: Vocabulary) -> None:
+        """What every vocabulary must be able to do: be a key of our file."""
+        _header(vocabulary.to_metadata(), [])
+
     for document in mutations(vocabulary, 2_000):
         (tmp_path / "tokenizer.json").write_text(json.dumps(document))
-        only(ModelFormatError, lambda: read_tokenizer_json(tmp_path / "tokenizer.json"))
+        only(ModelFormatError, lambda: write(read_tokenizer_json(tmp_path / "tokenizer.json")))
     for name, count in (("config.json", 250), ("generation_config.json", 50)):
         path = source / name
         text = path.read_text() if path.exists() else '{"temperature": 1, "top_k": 3}'
@@ -163,8 +169,8 @@ def test_keys_of_our_own_files(tmp_path: Path) -> None:
     keys |= {"csm.bos_token_id": 0, "csm.eos_token_id": 1, "csm.generation.top_k": 3}
 
     def read(changed: Any) -> None:
-        to_metadata(from_metadata(changed, "x.gguf"))
-        read_metadata(changed, "x.gguf").to_metadata()
+        _header(to_metadata(from_metadata(changed, "x.gguf")), [])
+        _header(read_metadata(changed, "x.gguf").to_metadata(), [])
 
     read(keys)
     for document in mutations(keys, 2_000):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from csm_ggml.loading.backends import load_backends
+from csm_ggml.loading.backends import core_path, load_backends
 
 # Names in the files of llama.cpp's conversion, whose two language models both begin at "blk.".
 _DECODER_NAMES = {
@@ -65,7 +65,7 @@ def dominant_types(files: Sequence[Path]) -> tuple[str, str]:
 def _language_tensors(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """Tensors of the language models, under the names of docs/GGUF.md."""
     for path in files:
-        tensors = load_backends().gguf_info(str(path))["tensors"]
+        tensors = load_backends().gguf_info(core_path(path))["tensors"]
         names = {tensor["name"] for tensor in tensors}
         part = "depth" if "audio_head.weight" in names else "backbone"
         for tensor in tensors:

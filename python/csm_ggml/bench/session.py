@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml import _core
-from csm_ggml.loading.backends import load_backends
+from csm_ggml.loading.backends import core_path, load_backends
 from csm_ggml.loading.codec import DECODE_FRAMES
 from csm_ggml.speech.options import Sampling
 
@@ -82,7 +82,9 @@ class Session:
             BackendError: If the device cannot be used or has too little memory.
         """
         load_backends()
-        self.model = _core.Model([str(path) for path in files], device=device, threads=threads)
+        self.model = _core.Model(
+            [core_path(path) for path in files], device=device, threads=threads
+        )
         config = self.model.config
         self.batch = batch
         self.codebooks = int(config["csm.codebooks"])

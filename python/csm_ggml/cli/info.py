@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,10 @@ def run(args: argparse.Namespace) -> None:
     """Print it."""
     from csm_ggml import _core
     from csm_ggml.loading import hub
+    from csm_ggml.loading.backends import core_path
 
     files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
-    contents = [(path, _core.gguf_info(str(path))) for path in files.paths]
+    contents = [(path, _core.gguf_info(core_path(path))) for path in files.paths]
     if args.json:
         document = [_as_json(path, info) for path, info in contents]
         write_stdout((json.dumps(document, indent=2) + "\n").encode())
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _as_json(path: Path, info: dict[str, Any]) -> dict[str, Any]:
     return {
-        "file": str(path),
+        "file": os.fsencode(path).decode(errors="backslashreplace"),
         "bytes": path.stat().st_size,
         "version": info["version"],
         "metadata": {key: _short(key, value) for key, value in info["metadata"].items()},

@@ -168,7 +168,8 @@ def to_metadata(config: ModelConfig) -> dict[str, Any]:
     """GGUF keys and values of the hyper-parameters: floats for f32 keys, ints for u32 ones."""
     keys: dict[str, Any] = {"csm.format_version": FORMAT_VERSION}
     if config.name:
-        keys["general.name"] = config.name
+        # Names of files need not be text.
+        keys["general.name"] = config.name.encode(errors="backslashreplace").decode()
     keys |= {key: getattr(config, name) for key, name in _MODEL_KEYS.items()}
     for part in ("backbone", "depth"):
         sizes = getattr(config, part)

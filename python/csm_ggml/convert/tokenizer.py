@@ -51,6 +51,18 @@ class Vocabulary:
     eos: int
     pre: str = "llama-bpe"
 
+    def __post_init__(self) -> None:
+        """Raise ModelFormatError where a list is empty, or a token is no text."""
+        if not self.tokens or not self.merges:
+            raise ModelFormatError("the tokenizer has no tokens, or no merges")
+        for texts in (self.tokens, self.merges, [self.pre]):
+            try:
+                "".join(texts).encode()
+            except UnicodeEncodeError as error:
+                raise ModelFormatError(
+                    f"the tokenizer holds {error.object[error.start]!r}, expected Unicode text"
+                ) from None
+
     def to_metadata(self) -> dict[str, Any]:
         """The tokenizer's GGUF keys."""
         return {
@@ -208,8 +220,10 @@ def read_metadata(keys: Mapping[str, Any], where: str) -> Vocabulary:
             "expected 'gpt2'"
         )
     token_types = keys.get("tokenizer.ggml.token_type") or [NORMAL] * len(tokens)
-    if not isinstance(token_types, list) or not all(type(t) is int for t in token_types):
-        raise ModelFormatError(f"{where}: tokenizer.ggml.token_type is no list of integers")
+    if not isinstance(token_types, list) or not all(
+        type(t) is int and 0 <= t < 1 << 31 for t in token_types
+    ):
+        raise ModelFormatError(f"{where}: tokenizer.ggml.token_type is no list of types")
     if len(token_types) != len(tokens):
         raise ModelFormatError(
             f"{where}: {len(token_types)} token types, expected {len(tokens)}, one per token"

@@ -1,5 +1,9 @@
-"""Where the compiled core finds ggml's backends."""
+"""Where the compiled core finds ggml's backends, and what it is given."""
 
+from __future__ import annotations
+
+import os
+import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,3 +20,22 @@ def load_backends() -> ModuleType:
     """
     _core.set_backend_dir(str(Path(_core.__file__).parent))
     return _core
+
+
+def core_path(path: str | os.PathLike[str]) -> str:
+    """A path as the compiled core takes it: where names are bytes, they need not be UTF-8."""
+    if sys.platform == "win32":
+        return os.fsdecode(path)
+    # The core takes bytes for str, which its type hints do not say.
+    return os.fsencode(path)  # type: ignore[return-value]
+
+
+def check_device(device: object) -> str:
+    """The name of a device.
+
+    Raises:
+        TypeError: If it is no str.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a str such as 'auto' or 'cpu', got {device!r}")
+    return device

@@ -18,6 +18,7 @@ from typing import Any
 
 from csm_ggml import _core
 from csm_ggml.errors import ModelFormatError, ModelNotFoundError
+from csm_ggml.loading.backends import core_path
 
 DEMO = "demo"
 CSM_1B = "csm-1b"
@@ -182,7 +183,7 @@ def _around_file(path: Path) -> tuple[Path, ...]:
 def _is_part(path: Path) -> bool:
     """Whether a file is one of llama.cpp's three: a GGUF file of another layout than ours."""
     try:
-        keys = _core.gguf_info(os.fspath(path))["metadata"]
+        keys = _core.gguf_info(core_path(path))["metadata"]
     except Exception:
         return False  # loading it says what is wrong
     return bool(keys.get("general.architecture") != "csm")
