@@ -94,23 +94,31 @@ T* column(const ggml_tensor* t, int64_t i1, int64_t i2 = 0) {
                                 static_cast<size_t>(i2) * t->nb[2]);
 }
 
+struct Node {
+    ThreadTeam* team;
+    int codebook;
+};
+
 void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
-    const int codebook = *static_cast<int*>(userdata);
+    const auto [team, codebook] = *static_cast<const Node*>(userdata);
     const ggml_tensor* logits = dst->src[0];
-    thread_local SamplerScratch scratch;
-    for (int64_t b = ith; b < logits->ne[1]; b += nth) {
-        auto* out = static_cast<int32_t*>(dst->data) + b;
-        const int32_t forced = column<int32_t>(dst->src[3], b)[codebook];
-        if (forced >= 0) {
-            *out = forced;
-            continue;
+    const auto work = [&, codebook = codebook](int64_t first, int64_t last) {
+        thread_local SamplerScratch scratch;
+        for (int64_t b = first; b < last; ++b) {
+            auto* out = static_cast<int32_t*>(dst->data) + b;
+            const int32_t forced = column<int32_t>(dst->src[3], b)[codebook];
+            if (forced >= 0) {
+                *out = forced;
+                continue;
+            }
+            const float* packed = column<float>(dst->src[1], b, codebook == 0 ? 0 : 1);
+            const SamplerSettings settings{packed[kTemperature], packed[kTopP],
+                                           static_cast<int32_t>(packed[kTopK])};
+            *out = sample_code(column<float>(logits, b), static_cast<int>(logits->ne[0]), settings,
+                               column<float>(dst->src[2], b)[codebook], scratch);
         }
-        const float* packed = column<float>(dst->src[1], b, codebook == 0 ? 0 : 1);
-        const SamplerSettings settings{packed[kTemperature], packed[kTopP],
-                                       static_cast<int32_t>(packed[kTopK])};
-        *out = sample_code(column<float>(logits, b), static_cast<int>(logits->ne[0]), settings,
-                           column<float>(dst->src[2], b)[codebook], scratch);
-    }
+    };
+    divide(*team, logits->ne[1], ith, nth, work);
 }
 
 }  // namespace
@@ -132,7 +140,7 @@ ggml_tensor* Sampler::draw(ggml_tensor* logits, int codebook) const {
     if (inputs_.ranks != nullptr) return composed(logits, codebook);
     ggml_tensor* args[] = {logits, inputs_.settings, inputs_.uniforms, inputs_.forced};
     return ggml_custom_4d(graph_.ctx(), GGML_TYPE_I32, logits->ne[1], 1, 1, 1, args, 4, run_sampler,
-                          GGML_N_TASKS_MAX, graph_.keep<int>(codebook));
+                          GGML_N_TASKS_MAX, graph_.keep<Node>(Node{&graph_.device().team(), codebook}));
 }
 
 }  // namespace csm
