@@ -1,4 +1,5 @@
 #include "bindings/module.h"
+#include "kernels/kernels.h"
 #include "runtime/bandwidth.h"
 #include "runtime/device.h"
 #include "runtime/error.h"
@@ -37,6 +38,12 @@ py::list devices() {
     return out;
 }
 
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> names;
+    for (const Kernels& kernels : usable_kernels()) names.emplace_back(kernels.name);
+    return names;
+}
+
 }  // namespace
 
 void register_backend(py::module_& m) {
@@ -55,6 +62,15 @@ void register_backend(py::module_& m) {
         py::arg("threads"), py::arg("bytes"), py::arg("rounds") = 5,
         "Bytes per second that the threads together read from memory; the best of some rounds.");
     m.def("cpu_features", &cpu_features, "The CPU features that the loaded CPU backend uses.");
+    m.def("instruction_sets", &instruction_sets,
+          "The instruction sets that the package's own kernels can use here, the fastest first.");
+    m.def(
+        "instruction_set",
+        []() -> std::optional<std::string> {
+            if (!kHaveKernels) return std::nullopt;
+            return kernels().name;
+        },
+        "The instruction set that the package's own kernels use; None for a build without them.");
 }
 
 }  // namespace csm

@@ -85,7 +85,9 @@ Weights::Weights(std::shared_ptr<Device> device, std::shared_ptr<const TensorSou
     : device_(std::move(device)),
       source_(std::move(source)),
       plain_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})),
-      repacked_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})) {}
+      repacked_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})) {
+    if (kHaveKernels) kernels();  // the environment may ask for kernels that there are not: said here first
+}
 
 TensorSlice Weights::require(const std::string& name, std::vector<int64_t> ne) const {
     TensorSlice slice = source_->find(name);

@@ -1,5 +1,6 @@
-// The inner loops of our own graph nodes on the CPU: products with floating-point matrices, attention over a
-// cache, and the activations around them.
+// The inner loops of our own graph nodes on the CPU: products with floating-point and packed matrices,
+// attention over a cache, and the activations around them. They are written once, compiled for each
+// instruction set (files isa_*.cpp), and chosen when the program runs.
 //
 // ggml computes an F32 product as one dot product per element; the codec consists of little else, and the
 // register tiles here do it several times as fast. Weights are packed once: into panels of kGemmPanel
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "ggml.h"
+#include "kernels/packed_matrix.h"
 
 namespace csm {
 
@@ -76,21 +78,44 @@ struct Attention {
 };
 constexpr int64_t kAttentionDim = 16;
 
+// How far ahead packed weights are prefetched. The processor's own prefetch keeps up with one to four
+// activations, and is only disturbed (44 against 53 GB/s); with more the loads are too far apart for it (13
+// against 20 GB/s at eight).
+constexpr size_t kPrefetchBytes = 4096;
+constexpr int kOwnPrefetch = 4;
+
 // The kernels for one instruction set.
 struct Kernels {
     const char* name;
-    // A product is made of so many units of work, which may be computed in any order.
+    // A product with a floating-point matrix is made of so many units of work, which may be computed in any
+    // order.
     int64_t (*units)(const Gemm& job);
     void (*gemm)(const Gemm& job, int64_t first_unit, int64_t last_unit);
     // y[i] = elu(x[i]) = x[i] > 0 ? x[i] : exp(x[i]) - 1
     void (*elu)(const float* x, int64_t n, float* y);
     void (*attend)(const Attention& job);
+
+    // The rest gives the same bits on every instruction set.
+    void (*multiply)(const PackedProduct& job);
+    // Quantizes blocks first_block .. last_block of a token, of which values[0] is the first number, to its
+    // place among the activations. Blocks whose numbers are not all finite give products that are not.
+    void (*quantize)(const float* values, int64_t first_block, int64_t last_block,
+                     const ActivationTiles& tiles, int64_t token, void* activations);
+    // out[i] = values[i] * weight[i] / sqrt(mean(values^2) + eps); n is a multiple of 16.
+    void (*rms_norm)(const float* values, const float* weight, int64_t n, float eps, float* out);
+    // gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; n is a multiple of 16.
+    void (*swiglu)(float* gate, const float* up, int64_t n);
 };
 
-// Those that this processor can run, the fastest first; none if kHaveKernels is false.
+// Names a lower instruction set than the best; for tests, and to find out what a fault depends on.
+constexpr const char* kInstructionSetVariable = "CSM_GGML_ISA";
+
+// Those that this processor can run, the fastest first and the portable one last; none if kHaveKernels is
+// false.
 const std::vector<Kernels>& usable_kernels();
-inline const Kernels& kernels() {
-    return usable_kernels().front();
-}
+
+// The kernels in use: the first of these, or those that the environment names. Throws ArgumentError if it
+// names others. The choice is made once; kHaveKernels must be true.
+const Kernels& kernels();
 
 }  // namespace csm

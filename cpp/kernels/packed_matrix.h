@@ -1,18 +1,17 @@
-// Matrices laid out for 512-bit integer dot products, and the kernels that multiply them with quantized
-// activations.
+// Matrices laid out for integer dot products, and the activations that they are multiplied with.
 //
 // ggml's own repacked Q4_0 product keeps nibbles signed and spends five instructions on each dot product to
 // take signs apart; on Zen 4 that, not memory, was the limit (27 of 50 GB/s). Here nibbles stay unsigned, as
-// the VNNI instruction wants them, and the constant offset (8 for Q4_0, 128 for Q8_0) is taken off through
-// the activations' block sums. The numbers are those of ggml's formats, bit for bit: only their order in
-// memory is other.
+// x86's instructions want them, and the constant offset (8 for Q4_0, 128 for Q8_0) is taken off through the
+// activations' block sums. The numbers are those of ggml's formats, bit for bit: only their order in memory
+// is other.
 //
-// Every output is accumulated block by block in one order, whatever the number of activations and threads: a
-// product in a batch equals the product alone bit for bit.
+// Every output is accumulated block by block in one order, whatever the number of activations and threads and
+// the instruction set: a product in a batch equals the product alone bit for bit, on every machine.
 //
-// Layout: rows in groups of 16, columns in blocks of 32. For each group and each pair of blocks: 2 x 16 F16
-// scales (64 bytes), then the quants of both blocks (Q4_0: 256 bytes each, Q8_0: 512), as 64-byte lines that
-// hold 4 consecutive columns of 16 rows.
+// Layout of weights: rows in groups of 16, columns in blocks of 32. For each group and each pair of blocks: 2
+// x 16 F16 scales (64 bytes), then the quants of both blocks (Q4_0: 256 bytes each, Q8_0: 512), as 64-byte
+// lines that hold 4 consecutive columns of 16 rows.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +29,7 @@ struct PackedMatrix {
     static constexpr int64_t kGroupRows = 16;
     static constexpr int64_t kBlockColumns = 32;
 
-    // Whether this processor has the instructions and the shape divides.
+    // Whether this build has kernels, and type and shape suit them.
     static bool supported(ggml_type type, int64_t columns, int64_t rows);
 
     int64_t groups() const { return rows / kGroupRows; }
@@ -39,28 +38,44 @@ struct PackedMatrix {
 
     // Rearranges rows in ggml's layout; rows in file order, all of them.
     void pack(const void* ggml_rows, void* out) const;
-
-    // Products of `n_groups` groups of rows from `group` on with `count` activations (see below) that lie
-    // activation_bytes(columns) apart: out[t * out_stride + r] for t < count, r < 16 * n_groups.
-    void multiply(const void* packed, int64_t group, int64_t n_groups, const void* activations, int64_t count,
-                  float* out, int64_t out_stride) const;
 };
 
-// Activations: columns int8 quants, then per block of 32 an F32 scale, then per block -8 times the sum of its
-// quants (int32).
+constexpr size_t kPairScaleBytes = 64;  // scales of a pair of blocks
+constexpr size_t kQ4BlockBytes = 256, kQ8BlockBytes = 512;
+
+// Of one activation: 32 quants of 8 bits, an F32 scale, and -8 times the sum of the quants.
+constexpr size_t kActivationBlockBytes = 40;
 constexpr size_t activation_bytes(int64_t columns) {
-    const auto n = static_cast<size_t>(columns);
-    return (n + n / 32 * 8 + 63) / 64 * 64;
+    return static_cast<size_t>(columns) / 32 * kActivationBlockBytes;
 }
 
-// Quantizes values[0 .. columns), a multiple of 32, to block-wise 8 bits. `first` and `last` bound the
-// columns that are written.
-void quantize_activations(const float* values, int64_t columns, int64_t first, int64_t last, void* out);
+// The activations that pass by a group of rows together.
+constexpr int64_t kActivationTile = 8;
 
-// out[i] = values[i] * weight[i] / sqrt(mean(values^2) + eps); n is a multiple of 16.
-void rms_norm(const float* values, const float* weight, int64_t n, float eps, float* out);
+// How the quantized activations of a batch lie in memory: in tiles of up to kActivationTile tokens, as equal
+// as can be, one after the other. In a tile of n tokens, for each block of 32 columns: n scales, n offsets,
+// and for every four columns n quads of quants. So a product reads them, too, from one end to the other.
+struct ActivationTiles {
+    int64_t columns, tokens;
 
-// gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; n is a multiple of 16.
-void swiglu(float* gate, const float* up, int64_t n);
+    int64_t count() const { return (tokens + kActivationTile - 1) / kActivationTile; }
+    // The first token of a tile; `tokens` for that after the last.
+    int64_t first(int64_t tile) const { return tokens * tile / count(); }
+    int64_t tile_of(int64_t token) const { return ((token + 1) * count() - 1) / tokens; }
+    size_t offset(int64_t tile) const { return static_cast<size_t>(first(tile)) * activation_bytes(columns); }
+    size_t bytes() const { return static_cast<size_t>(tokens) * activation_bytes(columns); }
+};
+
+// Groups of rows of a matrix with tiles of activations.
+struct PackedProduct {
+    PackedMatrix matrix;
+    const void* packed;  // all groups
+    int64_t first_group, last_group;
+    ActivationTiles tiles;
+    const void* activations;  // all tiles
+    int64_t first_tile, last_tile;
+    float* out;  // out[t * out_stride + r], where t and r count from the first token and row of the product
+    int64_t out_stride;
+};
 
 }  // namespace csm

@@ -29,12 +29,18 @@ struct Node {
     Activation activation = Activation::none;
 };
 
+ActivationTiles tiles_of(const ggml_tensor* quantized, int64_t columns) {
+    return {columns, quantized->ne[1]};
+}
+
 void run_quantize(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const ggml_tensor* x = dst->src[0];
+    const ActivationTiles tiles = tiles_of(dst, x->ne[0]);
+    const Kernels& loops = kernels();
     divide(*static_cast<Node*>(userdata)->team, x->ne[1], ith, nth, [&](int64_t first, int64_t last) {
-        for (int64_t token = first; token < last; ++token) {
-            quantize_activations(row<float>(x, token), x->ne[0], 0, x->ne[0], row<void>(dst, token));
-        }
+        for (int64_t token = first; token < last; ++token)
+            loops.quantize(row<float>(x, token), 0, tiles.columns / PackedMatrix::kBlockColumns, tiles, token,
+                           dst->data);
     });
 }
 
@@ -42,36 +48,50 @@ void run_norm_quantize(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const ggml_tensor *x = dst->src[0], *weight = dst->src[1];
     const auto& node = *static_cast<const Node*>(userdata);
     const int64_t width = x->ne[0];
+    const ActivationTiles tiles = tiles_of(dst, width);
+    const Kernels& loops = kernels();
     divide(*node.team, x->ne[1], ith, nth, [&](int64_t first, int64_t last) {
         thread_local std::vector<float> normed;
         normed.resize(static_cast<size_t>(width));
         for (int64_t token = first; token < last; ++token) {
-            rms_norm(row<float>(x, token), static_cast<const float*>(weight->data), width, *node.eps,
-                     normed.data());
-            quantize_activations(normed.data(), width, 0, width, row<void>(dst, token));
+            loops.rms_norm(row<float>(x, token), static_cast<const float*>(weight->data), width, *node.eps,
+                           normed.data());
+            loops.quantize(normed.data(), 0, width / PackedMatrix::kBlockColumns, tiles, token, dst->data);
         }
     });
 }
 
-// Activations of so many tokens stay in a core's cache while rows pass by.
-constexpr int64_t kTokenBlock = 128;
+// Activations of so many tiles stay in a core's cache while rows pass by.
+constexpr int64_t kTileBlock = 16;
 
 void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const auto& node = *static_cast<const Node*>(userdata);
     const PackedMatrix& w = *node.matrix;
     const ggml_tensor *x = dst->src[0], *weight = dst->src[1], *residual = dst->src[2];
-    const int64_t tokens = dst->ne[1], stride = static_cast<int64_t>(dst->nb[1] / sizeof(float));
+    const Kernels& loops = kernels();
+    PackedProduct job;
+    job.matrix = w;
+    job.packed = weight->data;
+    job.tiles = tiles_of(x, w.columns);
+    job.activations = x->data;
+    job.out_stride = static_cast<int64_t>(dst->nb[1] / sizeof(float));
     divide(*node.team, w.groups(), ith, nth, [&](int64_t first, int64_t last) {
         const int64_t offset = first * PackedMatrix::kGroupRows,
-                      rows = (last - first) * PackedMatrix::kGroupRows;
-        for (int64_t token = 0; token < tokens; token += kTokenBlock) {
-            const int64_t count = std::min(kTokenBlock, tokens - token);
-            float* out = row<float>(dst, token) + offset;
-            w.multiply(weight->data, first, last - first, row<void>(x, token), count, out, stride);
+                      rows = (last - first) * PackedMatrix::kGroupRows, n_tiles = job.tiles.count();
+        PackedProduct part = job;
+        part.first_group = first;
+        part.last_group = last;
+        for (int64_t tile = 0; tile < n_tiles; tile += kTileBlock) {
+            part.first_tile = tile;
+            part.last_tile = std::min(tile + kTileBlock, n_tiles);
+            const int64_t first_token = job.tiles.first(tile), last_token = job.tiles.first(part.last_tile);
+            part.out = row<float>(dst, first_token) + offset;
+            loops.multiply(part);
             if (residual == nullptr) continue;
-            for (int64_t t = 0; t < count; ++t) {
-                const float* add = row<float>(residual, token + t) + offset;
-                for (int64_t r = 0; r < rows; ++r) out[t * stride + r] += add[r];
+            for (int64_t token = first_token; token < last_token; ++token) {
+                float* out = row<float>(dst, token) + offset;
+                const float* add = row<float>(residual, token) + offset;
+                for (int64_t r = 0; r < rows; ++r) out[r] += add[r];
             }
         }
     });
@@ -83,22 +103,36 @@ void run_swiglu(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const PackedMatrix& w = *node.matrix;
     const ggml_tensor *x = dst->src[0], *weight = dst->src[1];
     constexpr int64_t kBlock = PackedMatrix::kBlockColumns, kGroups = kBlock / PackedMatrix::kGroupRows;
-    const int64_t width = w.rows / 2, tokens = dst->ne[1];
+    const int64_t width = w.rows / 2, up_groups = width / PackedMatrix::kGroupRows;
+    const ActivationTiles in = tiles_of(x, w.columns), out = tiles_of(dst, width);
+    const Kernels& loops = kernels();
     divide(*node.team, width / kBlock, ith, nth, [&](int64_t first, int64_t last) {
         thread_local std::vector<float> hidden;
-        hidden.resize(static_cast<size_t>(2 * kBlock * std::min(kTokenBlock, tokens)));
-        for (int64_t token = 0; token < tokens; token += kTokenBlock) {
-            const int64_t count = std::min(kTokenBlock, tokens - token);
+        const int64_t n_tiles = in.count();
+        hidden.resize(static_cast<size_t>(2 * kBlock * std::min(kTileBlock * kActivationTile, in.tokens)));
+        PackedProduct part;
+        part.matrix = w;
+        part.packed = weight->data;
+        part.tiles = in;
+        part.activations = x->data;
+        part.out_stride = 2 * kBlock;
+        for (int64_t tile = 0; tile < n_tiles; tile += kTileBlock) {
+            part.first_tile = tile;
+            part.last_tile = std::min(tile + kTileBlock, n_tiles);
+            const int64_t first_token = in.first(tile), last_token = in.first(part.last_tile);
             for (int64_t block = first; block < last; ++block) {
-                w.multiply(weight->data, block * kGroups, kGroups, row<void>(x, token), count, hidden.data(),
-                           2 * kBlock);
-                w.multiply(weight->data, block * kGroups + width / PackedMatrix::kGroupRows, kGroups,
-                           row<void>(x, token), count, &hidden[kBlock], 2 * kBlock);
-                for (int64_t t = 0; t < count; ++t) {
-                    float* gate = &hidden[static_cast<size_t>(t * 2 * kBlock)];
-                    swiglu(gate, gate + kBlock, kBlock);
-                    quantize_activations(gate - block * kBlock, width, block * kBlock, (block + 1) * kBlock,
-                                         row<void>(dst, token + t));
+                const auto multiply = [&](int64_t group, float* to) {
+                    part.first_group = group;
+                    part.last_group = group + kGroups;
+                    part.out = to;
+                    loops.multiply(part);
+                };
+                multiply(block * kGroups, hidden.data());
+                multiply(block * kGroups + up_groups, hidden.data() + kBlock);
+                for (int64_t token = first_token; token < last_token; ++token) {
+                    float* gate = &hidden[static_cast<size_t>((token - first_token) * 2 * kBlock)];
+                    loops.swiglu(gate, gate + kBlock, kBlock);
+                    loops.quantize(gate, block, block + 1, out, token, dst->data);
                 }
             }
         }

@@ -2,7 +2,7 @@
 // packed: what a product is about to read is quantized while it is still in a core's cache.
 //
 // Activations are F32 tensors {width, tokens}, or, where the consumer is packed, quantized ones (I8,
-// activation_bytes(width) per token).
+// {activation_bytes(width), tokens}, in tiles of tokens; see ActivationTiles).
 #pragma once
 
 #include "files/weights.h"

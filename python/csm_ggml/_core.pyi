@@ -33,6 +33,18 @@ def devices() -> list[dict[str, Any]]:
 def cpu_features() -> list[str]:
     """The CPU features that the loaded CPU backend uses, e.g. ['AVX2', 'FMA']."""
 
+def instruction_sets() -> list[str]:
+    """The instruction sets that the package's own kernels can use here, the fastest first."""
+
+def instruction_set() -> str | None:
+    """The instruction set that the package's own kernels use; None for a build without them.
+
+    The fastest of `instruction_sets()`, or the one that CSM_GGML_ISA names.
+
+    Raises:
+        ValueError: If CSM_GGML_ISA names another.
+    """
+
 def read_bandwidth(threads: int, bytes: int, rounds: int = 5) -> float:
     """Bytes per second that the threads together read from a buffer; the best of some rounds."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from csm_ggml import CSM
+from csm_ggml import CSM, _core
 from csm_ggml.cli import main
 from csm_ggml.convert import QUANTIZATION_PRESETS
 
@@ -311,6 +311,29 @@ def test_doctor(tmp_path: Path) -> None:
     for word in ("csm-ggml", "ggml", "devices", "CPU features", "threads", "memory", "self-test"):
         assert f"\n{word}" in f"\n{text}"
     assert "ok, model demo on" in text
+
+
+def test_doctor_says_which_instruction_set_is_used(tmp_path: Path) -> None:
+    sets = _core.instruction_sets()
+    if not sets:
+        pytest.skip("this build has no kernels of its own")
+    assert sets[-1] == "portable"
+    for name in sets:
+        text = command("doctor", CSM_GGML_CACHE=str(tmp_path), CSM_GGML_ISA=name).stdout.decode()
+        assert f"\nkernels       {name} (of {name}" in text
+        assert "ok, model demo on" in text
+
+
+@pytest.mark.parametrize(("name", "why"), [("sse9", "no instruction set"), ("dotprod", "lacks")])
+def test_an_instruction_set_that_is_not_there_is_an_error(name: str, why: str) -> None:
+    if name in _core.instruction_sets():
+        pytest.skip(f"this processor has {name}")
+    result = command("speak", "[0]Hi.", "-o", "hi.wav", CSM_GGML_ISA=name)
+    message = result.stderr.decode()
+    assert result.returncode == 1
+    assert f"CSM_GGML_ISA is '{name}', which" in message and why in message
+    assert ", ".join(_core.instruction_sets()) in message
+    assert "Traceback" not in message
 
 
 def test_doctor_and_errors_where_the_compiled_module_does_not_load(tmp_path: Path) -> None:

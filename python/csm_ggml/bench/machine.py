@@ -29,6 +29,7 @@ def describe() -> dict[str, Any]:
         "physical_cores": physical_cores(),
         "logical_processors": os.cpu_count(),
         "cpu_features": core.cpu_features(),
+        "instruction_set": core.instruction_set(),
         "memory_bytes": cpu["memory_total"] if cpu else None,
         "devices": [f"{device['name']}: {device['description']}" for device in devices],
         "system": platform.platform(),

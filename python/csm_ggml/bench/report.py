@@ -78,6 +78,7 @@ def _heading(machine: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         f"({machine['logical_processors']} logical processors) usable"
         + (f", {memory / 2**30:.0f} GiB" if memory else ""),
         f"features  {' '.join(machine['cpu_features'])}",
+        f"kernels   {machine['instruction_set'] or 'those of ggml only'}",
         f"build     csm-ggml {machine['csm_ggml']}, ggml {machine['ggml']} "
         f"({machine['ggml_commit']}), Python {machine['python']}, {machine['system']}",
         f"model     {settings['model']}",

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         ("libraries", _libraries),
         ("devices", _devices),
         ("CPU features", _features),
+        ("kernels", _kernels),
         ("threads", _threads),
         ("memory", _memory),
         ("hub cache", _hub_cache),
@@ -119,6 +120,16 @@ def _features() -> str:
     from csm_ggml.loading.backends import load_backends
 
     return " ".join(load_backends().cpu_features()) or "none beyond the baseline"
+
+
+def _kernels() -> str:
+    from csm_ggml import _core
+
+    used = _core.instruction_set()
+    if used is None:
+        return "ggml's only; this build has none of its own"
+    others = [name for name in _core.instruction_sets() if name != used]
+    return f"{used} (of {', '.join([used, *others])}; CSM_GGML_ISA chooses)"
 
 
 def _threads() -> str:

@@ -1,110 +1,6 @@
-// The loops of kernels.cpp, compiled once per instruction set. The includer sets the target options, a
-// namespace, the floats of a vector (CSM_LANES), the vectors (CSM_VECTORS) and rows (CSM_ROWS) of a tile,
-// which together fill the registers, and where there are instructions for it the loading of a vector of F16
-// and BF16 (CSM_LOAD_F16, CSM_LOAD_BF16). For that reason there is no include guard, and nothing is included
-// here.
-
-typedef float Floats __attribute__((vector_size(CSM_LANES * sizeof(float))));
-typedef int32_t Ints __attribute__((vector_size(CSM_LANES * sizeof(int32_t))));
-typedef float UnalignedFloats
-    __attribute__((vector_size(CSM_LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-#define CSM_INLINE inline __attribute__((always_inline))
-
-CSM_INLINE Floats load(const float* p) {
-    return *reinterpret_cast<const UnalignedFloats*>(p);
-}
-CSM_INLINE void store(float* p, Floats v) {
-    *reinterpret_cast<UnalignedFloats*>(p) = v;
-}
-
-CSM_INLINE Floats load(const uint16_t* p) {
-#if defined(CSM_LOAD_F16)
-    return reinterpret_cast<Floats>(CSM_LOAD_F16(p));
-#else
-    Floats v;
-    for (int i = 0; i < CSM_LANES; ++i) v[i] = ggml_fp16_to_fp32(p[i]);
-    return v;
-#endif
-}
-
-CSM_INLINE Floats load(const Bf16* p) {
-#if defined(CSM_LOAD_BF16)
-    return reinterpret_cast<Floats>(CSM_LOAD_BF16(p));
-#else
-    Ints v;
-    for (int i = 0; i < CSM_LANES; ++i) v[i] = static_cast<int32_t>(static_cast<uint32_t>(p[i].bits) << 16);
-    return reinterpret_cast<Floats>(v);
-#endif
-}
-
-CSM_INLINE float widened(float w) {
-    return w;
-}
-CSM_INLINE float widened(uint16_t w) {
-    return ggml_fp16_to_fp32(w);
-}
-CSM_INLINE float widened(Bf16 w) {
-    return ggml_bf16_to_fp32({w.bits});
-}
-
-CSM_INLINE float sum(Floats v) {
-    float parts[CSM_LANES];
-    store(parts, v);
-    for (int width = CSM_LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
-    return parts[0];
-}
-
-// exp(x) = power * (rest + 1) for x <= 0.
-struct Exp {
-    Floats power, rest;
-};
-CSM_INLINE Exp split_exp(Floats x) {
-    const Floats zero = {};
-    x = x < zero - 87.0f ? zero - 87.0f : x;
-    // adding 1.5 * 2^23 rounds, and leaves n of x = n ln 2 + r in the lowest bits
-    const Floats shifted = x * 1.44269504f + 12582912.0f;
-    const Floats n = shifted - 12582912.0f;
-    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Floats p = r * 1.98412698e-4f + 1.38888889e-3f;
-    p = p * r + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    return {reinterpret_cast<Floats>((reinterpret_cast<Ints>(shifted) << 23) + 0x3f800000), p * (r * r) + r};
-}
-
-CSM_INLINE Floats exp_negative(Floats x) {
-    const Exp e = split_exp(x);
-    return e.power * e.rest + e.power;
-}
-
-CSM_INLINE Floats elu(Floats x) {
-    const Floats zero = {};
-    const Exp e = split_exp(x < zero ? x : zero);
-    return x <= zero ? e.power * e.rest + (e.power - 1.0f) : x;  // not a number stays what it is
-}
-
-// x (1 + erf(x / sqrt 2)) / 2, with the complementary error function as t exp(-z^2 + polynomial in t), t = 1
-// / (1 + z / 2): the Chebyshev fit of Numerical Recipes, off by less than 1.2e-7 of its value.
-CSM_INLINE Floats gelu(Floats x) {
-    const Floats zero = {};
-    const Floats a = x < zero ? zero - x : x;
-    const Floats z = a * 0.707106781f;
-    const Floats t = 1.0f / (z * 0.5f + 1.0f);
-    Floats p = t * 0.17087277f - 0.82215223f;
-    p = p * t + 1.48851587f;
-    p = p * t - 1.13520398f;
-    p = p * t + 0.27886807f;
-    p = p * t - 0.18628806f;
-    p = p * t + 0.09678418f;
-    p = p * t + 0.37409196f;
-    p = p * t + 1.00002368f;
-    p = p * t - 1.26551223f;
-    const Floats tail = t * exp_negative(p - z * z) * (x * 0.5f);  // x/2 erfc(|x| / sqrt 2)
-    return x < zero ? tail : x - tail;
-}
+// Products with floating-point matrices, attention and ELU, compiled once per instruction set after
+// vectors.h. The includer sets the vectors (CSM_VECTORS) and rows (CSM_ROWS) of a tile, which together fill
+// the registers. There is no include guard for that reason, and nothing is included here.
 
 CSM_INLINE Floats activate(Activation activation, Floats x) {
     if (activation == Activation::elu) return elu(x);
@@ -157,7 +53,7 @@ void tile(const Gemm& g, int64_t row, int64_t panel) {
             for (int v = 0; v < CSM_VECTORS; ++v) weights[v] = load(w + v * CSM_LANES);
             for (int r = 0; r < R; ++r) {
                 const float input = x[r * g.x_step + k];
-                for (int v = 0; v < CSM_VECTORS; ++v) sums[r][v] += weights[v] * input;
+                for (int v = 0; v < CSM_VECTORS; ++v) sums[r][v] = fused(weights[v], all(input), sums[r][v]);
             }
         }
         for (int r = 0; r < R; ++r) {
@@ -189,8 +85,8 @@ void narrow_row(const Gemm& g, int64_t row) {
         Floats sums[2] = {};
         int64_t k = 0;
         for (; k + 2 * CSM_LANES <= g.in; k += 2 * CSM_LANES) {
-            sums[0] += load(x + k) * load(w + k);
-            sums[1] += load(x + k + CSM_LANES) * load(w + k + CSM_LANES);
+            sums[0] = fused(load(x + k), load(w + k), sums[0]);
+            sums[1] = fused(load(x + k + CSM_LANES), load(w + k + CSM_LANES), sums[1]);
         }
         const Floats both = sums[0] + sums[1];
         float total = sum(both);
@@ -249,14 +145,14 @@ CSM_INLINE void score(const Attention& a, const float* q, float* scores) {
         Floats sums[4] = {};
         for (int64_t d = 0; d < a.head_dim; d += CSM_LANES) {
             const Floats part = load(q + d);
-            for (int j = 0; j < 4; ++j) sums[j] += part * load(keys[j] + d);
+            for (int j = 0; j < 4; ++j) sums[j] = fused(part, load(keys[j] + d), sums[j]);
         }
         for (int j = 0; j < 4; ++j) scores[i + j] = sum(sums[j]) * a.scale;
     }
     for (; i < a.n; ++i) {
         const Cache* last = key(i);
         Floats sums = {};
-        for (int64_t d = 0; d < a.head_dim; d += CSM_LANES) sums += load(q + d) * load(last + d);
+        for (int64_t d = 0; d < a.head_dim; d += CSM_LANES) sums = fused(load(q + d), load(last + d), sums);
         scores[i] = sum(sums) * a.scale;
     }
 }
@@ -297,9 +193,11 @@ CSM_INLINE void attend_to(const Attention& a) {
                 const auto* value =
                     reinterpret_cast<const Cache*>(static_cast<const char*>(a.v) + a.rows[i] * a.kv_step) + d;
                 if (parts == kParts) {
-                    for (int j = 0; j < kParts; ++j) sums[j] += load(value + j * CSM_LANES) * weights[i];
+                    for (int j = 0; j < kParts; ++j)
+                        sums[j] = fused(load(value + j * CSM_LANES), all(weights[i]), sums[j]);
                 } else {
-                    for (int64_t j = 0; j < parts; ++j) sums[j] += load(value + j * CSM_LANES) * weights[i];
+                    for (int64_t j = 0; j < parts; ++j)
+                        sums[j] = fused(load(value + j * CSM_LANES), all(weights[i]), sums[j]);
                 }
             }
             for (int64_t j = 0; j < parts; ++j) store(out + d + j * CSM_LANES, sums[j] * factor);
@@ -314,10 +212,3 @@ void attend(const Attention& a) {
         attend_to<float>(a);
     }
 }
-
-#undef CSM_INLINE
-#undef CSM_LANES
-#undef CSM_VECTORS
-#undef CSM_ROWS
-#undef CSM_LOAD_F16
-#undef CSM_LOAD_BF16

@@ -1,0 +1,53 @@
+// AVX-512 without integer dot products (Skylake-X), and what every AVX-512 set shares.
+#include "kernels/instruction_sets.h"
+#include "kernels/target.h"
+
+namespace csm {
+
+#if defined(CSM_X86)
+
+CSM_TARGET("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")
+namespace avx512 {
+namespace {
+#define CSM_LANES 16
+#define CSM_VECTORS 2
+#define CSM_ROWS 12
+#define CSM_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define CSM_LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))
+#define CSM_LOAD_BF16(p) \
+    _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)
+#define CSM_PAIRS(sums, bytes, quad)         \
+    reinterpret_cast<Ints>(_mm512_add_epi16( \
+        reinterpret_cast<__m512i>(sums),     \
+        _mm512_maddubs_epi16(reinterpret_cast<__m512i>(bytes), reinterpret_cast<__m512i>(quad))))
+#define CSM_PAIR_SUMS(sums) \
+    reinterpret_cast<Ints>(_mm512_madd_epi16(reinterpret_cast<__m512i>(sums), _mm512_set1_epi16(1)))
+#include "kernels/vectors.h"
+// which the loops need
+#include "kernels/float_loops.h"
+#include "kernels/packed_loops.h"
+#include "kernels/row_loops.h"
+}  // namespace
+}  // namespace avx512
+CSM_TARGET_END
+
+std::optional<Kernels> find_avx512() {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+        !__builtin_cpu_supports("f16c") || !__builtin_cpu_supports("avx512f") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
+        !__builtin_cpu_supports("avx512bw"))
+        return std::nullopt;
+    return Kernels{"avx512",         avx512::units,    avx512::run,      avx512::elu_array, avx512::attend,
+                   avx512::multiply, avx512::quantize, avx512::rms_norm, avx512::swiglu};
+}
+
+#else
+
+std::optional<Kernels> find_avx512() {
+    return std::nullopt;
+}
+
+#endif
+
+}  // namespace csm

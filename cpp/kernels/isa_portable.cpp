@@ -1,0 +1,42 @@
+// Plain vectors of GCC and Clang, for what every processor of the architecture has.
+#include "kernels/instruction_sets.h"
+#include "kernels/target.h"
+
+namespace csm {
+
+#if defined(__GNUC__)
+
+namespace portable {
+namespace {
+#define CSM_LANES 4
+#define CSM_VECTORS 2
+#if defined(CSM_ARM)
+#define CSM_ROWS 12  // 32 registers
+#define CSM_FMA(a, b, c) vfmaq_f32(c, a, b)
+#define CSM_LOAD_F16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
+#else
+#define CSM_ROWS 6
+#endif
+#include "kernels/vectors.h"
+// which the loops need
+#include "kernels/float_loops.h"
+#include "kernels/packed_loops.h"
+#include "kernels/row_loops.h"
+}  // namespace
+}  // namespace portable
+
+std::optional<Kernels> find_portable() {
+    return Kernels{"portable",          portable::units,    portable::run,
+                   portable::elu_array, portable::attend,   portable::multiply,
+                   portable::quantize,  portable::rms_norm, portable::swiglu};
+}
+
+#else
+
+std::optional<Kernels> find_portable() {
+    return std::nullopt;
+}
+
+#endif
+
+}  // namespace csm

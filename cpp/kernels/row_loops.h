@@ -1,0 +1,79 @@
+// Steps on rows of activations around the products with packed matrices, compiled once per instruction set
+// after vectors.h. There is no include guard for that reason, and nothing is included here.
+//
+// All instruction sets give the same numbers: operations are the same, in the same order, with none fused.
+
+constexpr int kSumVectors = 16 / CSM_LANES;
+
+// Sum of 16 numbers, always in the same order.
+CSM_INLINE float sum16(Floats* v) {
+    for (int width = kSumVectors / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) v[i] += v[i + width];
+    return sum(v[0]);
+}
+
+void quantize(const float* values, int64_t first_block, int64_t last_block, const ActivationTiles& tiles,
+              int64_t token, void* activations) {
+    constexpr int kVectors = 32 / CSM_LANES;
+    typedef int8_t Quants __attribute__((vector_size(CSM_LANES)));
+    const int64_t tile = tiles.tile_of(token), first = tiles.first(tile), n = tiles.first(tile + 1) - first;
+    const int64_t index = token - first;
+    auto* to = static_cast<uint8_t*>(activations) + tiles.offset(tile) +
+               static_cast<size_t>(first_block * n) * kActivationBlockBytes;
+    for (int64_t block = first_block; block < last_block; ++block, values += 32) {
+        // The bits of positive numbers are ordered as the numbers are, and those of NaN above all.
+        Ints largest = {};
+        for (int v = 0; v < kVectors; ++v) {
+            const Ints size = reinterpret_cast<Ints>(load(values + v * CSM_LANES)) & 0x7fffffff;
+            largest = size > largest ? size : largest;
+        }
+        int32_t top = 0;
+        for (int i = 0; i < CSM_LANES; ++i) top = largest[i] > top ? largest[i] : top;
+        float size;
+        std::memcpy(&size, &top, sizeof size);
+        int8_t quants[32] = {};
+        int32_t total = 0;
+        // nothing is left of blocks so small, and nothing but their scale of those that are not finite
+        if (size > 1e-30f && size <= 3.4028234e38f) {
+            const float inverse = 127.0f / size;
+            Ints totals = {};
+            for (int v = 0; v < kVectors; ++v) {
+                // adding 1.5 * 2^23 rounds to even, and leaves the integer in the lowest bits
+                const Floats shifted = load(values + v * CSM_LANES) * inverse + 12582912.0f;
+                const Ints q = reinterpret_cast<Ints>(shifted) - 0x4b400000;
+                totals += q;
+                const Quants narrow = __builtin_convertvector(q, Quants);
+                std::memcpy(quants + v * CSM_LANES, &narrow, sizeof narrow);
+            }
+            for (int i = 0; i < CSM_LANES; ++i) total += totals[i];
+        }
+        const float scale = size / 127.0f;
+        const int32_t offset = -8 * total;
+        std::memcpy(to + index * 4, &scale, 4);
+        std::memcpy(to + (n + index) * 4, &offset, 4);
+        for (int64_t quad = 0; quad < 8; ++quad)
+            std::memcpy(to + ((2 + quad) * n + index) * 4, quants + quad * 4, 4);
+        to += static_cast<size_t>(n) * kActivationBlockBytes;
+    }
+}
+
+void rms_norm(const float* values, const float* weight, int64_t n, float eps, float* out) {
+    Floats squares[kSumVectors] = {};
+    for (int64_t i = 0; i < n; i += 16) {
+        for (int v = 0; v < kSumVectors; ++v) {
+            const Floats x = load(values + i + v * CSM_LANES);
+            squares[v] += x * x;
+        }
+    }
+    const float scale = 1.0f / std::sqrt(sum16(squares) / static_cast<float>(n) + eps);
+    for (int64_t i = 0; i < n; i += CSM_LANES) store(out + i, load(values + i) * scale * load(weight + i));
+}
+
+void swiglu(float* gate, const float* up, int64_t n) {
+    const Floats zero = {};
+    for (int64_t i = 0; i < n; i += CSM_LANES) {
+        const Floats g = load(gate + i), e = exp_negative(g < zero ? g : zero - g);
+        const Floats silu = (g < zero ? g * e : g) / (e + 1.0f);  // g / (1 + exp(-g))
+        store(gate + i, silu * load(up + i));
+    }
+}
