@@ -147,7 +147,8 @@ CSM_INLINE void score(const Attention& a, const float* q, float* scores) {
             const Floats part = load(q + d);
             for (int j = 0; j < 4; ++j) sums[j] = fused(part, load(keys[j] + d), sums[j]);
         }
-        for (int j = 0; j < 4; ++j) scores[i + j] = sum(sums[j]) * a.scale;
+        store_sums(scores + i, sums[0], sums[1], sums[2], sums[3]);
+        for (int j = 0; j < 4; ++j) scores[i + j] *= a.scale;
     }
     for (; i < a.n; ++i) {
         const Cache* last = key(i);

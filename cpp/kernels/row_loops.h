@@ -22,17 +22,16 @@ void quantize(const float* values, int64_t first_block, int64_t last_block, cons
                static_cast<size_t>(first_block * n) * kActivationBlockBytes;
     for (int64_t block = first_block; block < last_block; ++block, values += 32) {
         // The bits of positive numbers are ordered as the numbers are, and those of NaN above all.
-        Ints largest = {};
+        Ints sizes = {};
         for (int v = 0; v < kVectors; ++v) {
             const Ints size = reinterpret_cast<Ints>(load(values + v * CSM_LANES)) & 0x7fffffff;
-            largest = size > largest ? size : largest;
+            sizes = size > sizes ? size : sizes;
         }
-        int32_t top = 0;
-        for (int i = 0; i < CSM_LANES; ++i) top = largest[i] > top ? largest[i] : top;
+        const int32_t top = largest(sizes);
         float size;
         std::memcpy(&size, &top, sizeof size);
         int8_t quants[32] = {};
-        int32_t total = 0;
+        int32_t quant_sum = 0;
         // nothing is left of blocks so small, and nothing but their scale of those that are not finite
         if (size > 1e-30f && size <= 3.4028234e38f) {
             const float inverse = 127.0f / size;
@@ -45,10 +44,10 @@ void quantize(const float* values, int64_t first_block, int64_t last_block, cons
                 const Quants narrow = __builtin_convertvector(q, Quants);
                 std::memcpy(quants + v * CSM_LANES, &narrow, sizeof narrow);
             }
-            for (int i = 0; i < CSM_LANES; ++i) total += totals[i];
+            quant_sum = total(totals);
         }
         const float scale = size / 127.0f;
-        const int32_t offset = -8 * total;
+        const int32_t offset = -8 * quant_sum;
         std::memcpy(to + index * 4, &scale, 4);
         std::memcpy(to + (n + index) * 4, &offset, 4);
         for (int64_t quad = 0; quad < 8; ++quad)

@@ -90,12 +90,61 @@ CSM_INLINE Floats rounded_once(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// Sums of a vector's lanes fold it in half until one is left.
+typedef float Floats4 __attribute__((vector_size(16)));
+typedef int32_t Ints4 __attribute__((vector_size(16)));
+
+CSM_INLINE Floats4 folded(Floats v) {
+#if CSM_LANES == 16
+    const __m512 all = reinterpret_cast<__m512>(v);
+    const __m256 half = _mm512_castps512_ps256(all) + _mm512_extractf32x8_ps(all, 1);
+    return _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
+#elif CSM_LANES == 8
+    const __m256 all = reinterpret_cast<__m256>(v);
+    return _mm256_castps256_ps128(all) + _mm256_extractf128_ps(all, 1);
+#else
+    return v;
+#endif
+}
+
 CSM_INLINE float sum(Floats v) {
-    float parts[CSM_LANES];
-    store(parts, v);
-    for (int width = CSM_LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
-    return parts[0];
+    const Floats4 f = folded(v);
+    return (f[0] + f[2]) + (f[1] + f[3]);
+}
+
+// The sums of four vectors.
+CSM_INLINE void store_sums(float* to, Floats a, Floats b, Floats c, Floats d) {
+#if defined(CSM_X86)
+    const __m128 fa = folded(a), fb = folded(b), fc = folded(c), fd = folded(d);
+    const __m128 ab = _mm_unpacklo_ps(fa, fb) + _mm_unpackhi_ps(fa, fb);
+    const __m128 cd = _mm_unpacklo_ps(fc, fd) + _mm_unpackhi_ps(fc, fd);
+    _mm_storeu_ps(to, _mm_movelh_ps(ab, cd) + _mm_movehl_ps(cd, ab));
+#else
+    to[0] = sum(a);
+    to[1] = sum(b);
+    to[2] = sum(c);
+    to[3] = sum(d);
+#endif
+}
+
+// The largest lane, and the sum of all.
+CSM_INLINE Ints4 larger(Ints4 a, Ints4 b) {
+    return a > b ? a : b;
+}
+CSM_INLINE int32_t largest(Ints v) {
+    Ints4 parts[CSM_LANES / 4];
+    std::memcpy(parts, &v, sizeof parts);
+    Ints4 top = parts[0];
+    for (int i = 1; i < CSM_LANES / 4; ++i) top = larger(top, parts[i]);
+    const int32_t even = top[0] > top[2] ? top[0] : top[2], odd = top[1] > top[3] ? top[1] : top[3];
+    return even > odd ? even : odd;
+}
+CSM_INLINE int32_t total(Ints v) {
+    Ints4 parts[CSM_LANES / 4];
+    std::memcpy(parts, &v, sizeof parts);
+    Ints4 sums = parts[0];
+    for (int i = 1; i < CSM_LANES / 4; ++i) sums += parts[i];
+    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
 // exp(x) = power * (rest + 1) for x <= 0.
