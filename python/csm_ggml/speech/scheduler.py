@@ -339,7 +339,7 @@ class Scheduler:
     def pump(self) -> bool:
         """See `Driver`."""
         runner = self._runner
-        if not runner.threadless:
+        if not runner.threadless or (runner.retired and not _is_main()):
             return True
         if runner.once():
             return False
@@ -376,7 +376,7 @@ class Scheduler:
     def _check_usable(self) -> None:
         self._check_process()
         runner = self._runner
-        if runner.retired and threading.current_thread() is not threading.main_thread():
+        if runner.retired and not _is_main():
             raise RuntimeError("the interpreter is exiting")
         if runner.closing is not None:
             raise RuntimeError("the model was closed; load it again")
@@ -395,6 +395,10 @@ def _release(runner: weakref.ref[_Runner], dialogue: Dialogue) -> None:
     if found is not None and found.pid == os.getpid():
         with contextlib.suppress(RuntimeError):
             found.post(lambda: found.loop.release(dialogue))
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _positive(name: str, value: float) -> float:
