@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import (
     AsyncGenerator,
@@ -17,7 +18,7 @@ from collections.abc import (
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,9 @@ from csm_ggml.text.turns import parse_turns
 from csm_ggml.voices.segment import AudioLike, Segment
 from csm_ggml.voices.voice import Voice, VoiceLike, VoicePrefix
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):
+    from typing import Unpack
+else:
     from typing_extensions import Unpack
 
 # Utterances of a batch that are under way at a time unless asked for otherwise.
@@ -493,9 +496,11 @@ class CSM:
     ) -> Recording:
         """Speak a long text, such as a chapter, into an audio file.
 
-        The file is written while the text is spoken, and memory does not grow with the text. What
-        is spoken is also noted in a file beside it, `path` + ".progress", until all is done: after
-        an interruption the same call goes on where it was, and gives the same file.
+        Memory does not grow with the text. The file appears when it is complete; what is spoken is
+        noted in a file beside it, `path` + ".progress", until all is done: after an interruption
+        the same call goes on where it was, and gives the same file. An interrupted run of another
+        text, model, watermark, option or seed is kept as `path` + ".progress.1" (or .2, ...), with
+        a warning, until its own call comes back. FIFOs and devices get what is spoken at once.
 
         Args:
             text: What to say; blank lines separate paragraphs. See `LongForm` for how it is taken
@@ -511,6 +516,7 @@ class CSM:
 
         Raises:
             AudioFileError: If the extension is unknown.
+            BlockingIOError: If another process records into the file.
             As `generate`, and OSError.
         """
         output_format(path)
@@ -518,7 +524,7 @@ class CSM:
         return record(
             reading,
             path,
-            job=job_digest(reading, self.fingerprint),
+            job=job_digest(reading, self.fingerprint, self.watermark),
             seed_given=seed is not None,
             sample_rate=self.sample_rate,
             resume=resume,

@@ -247,6 +247,10 @@ def test_another_job_starts_anew_and_keeps_the_interrupted_one(csm: CSM, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             speak(progress=interrupt_after(pieces))
         assert not kept.exists()
+    csm.watermark = lambda chunk: chunk.samples / 2
+    with pytest.warns(UserWarning, match="kept as"):
+        assert speak().resumed == 0
+    csm.watermark = None
     assert speak().resumed == 7
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.wav"]
 

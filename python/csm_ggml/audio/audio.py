@@ -122,10 +122,14 @@ class Audio:
 
         Raises:
             ValueError: If there are none.
+            TypeError: If one is no Audio.
         """
         chunks = list(chunks)
         if not chunks:
             raise ValueError("no chunks to join")
+        for chunk in chunks:
+            if not isinstance(chunk, Audio):
+                raise TypeError(f"chunks must be Audio, got {chunk!r}")
         turns: list[SpokenTurn] = []
         offset = 0
         for chunk in chunks:
@@ -186,6 +190,11 @@ def save_samples(
     """Write (n,) mono samples; see `Audio.save`."""
     import soundfile
 
+    for name, value in (("format", format), ("subtype", subtype)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, got {value!r}")
+    if not hasattr(path, "write") and not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a file name or an open binary file, got {path!r}")
     if format is None:
         if not isinstance(path, str | os.PathLike):
             raise AudioFileError('writing to an open file needs a format, e.g. format="WAV"')
@@ -208,10 +217,8 @@ def save_samples(
                 _encode(file, data, sample_rate, format, subtype)
             else:
                 file.write(_encoded(data, sample_rate, format, subtype))
-    elif hasattr(path, "write"):
-        path.write(_encoded(data, sample_rate, format, subtype))
     else:
-        raise TypeError(f"path must be a file name or an open binary file, got {path!r}")
+        path.write(_encoded(data, sample_rate, format, subtype))
 
 
 def _encode(

@@ -9,7 +9,7 @@ from typing import Any
 
 from csm_ggml import _core
 from csm_ggml.loading import hub
-from csm_ggml.loading.backends import load_backends
+from csm_ggml.loading.backends import check_device, core_path, load_backends
 from csm_ggml.loading.calls import core_call
 from csm_ggml.loading.codec import Codec
 from csm_ggml.loading.fingerprint import fingerprint
@@ -63,8 +63,9 @@ class Model:
         """Find, fetch and load a checkpoint; see `CSM.from_pretrained`."""
         files = hub.resolve(name_or_path, **where)
         load_backends()
+        paths = [core_path(path) for path in files.paths]
         with core_call():
-            core = _core.Model([str(path) for path in files.paths], device=device, threads=threads)
+            core = _core.Model(paths, device=check_device(device), threads=threads)
         return cls(core, name=files.name, files=files.paths)
 
     @property

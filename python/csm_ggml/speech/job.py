@@ -8,15 +8,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.errors import JobCancelled
-
-if TYPE_CHECKING:
-    from csm_ggml.speech.request import Request
-    from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.speech.request import Request
+from csm_ggml.voices.prompt import SpokenSegment
 
 # Windows does not interrupt a wait for a lock, so that Ctrl-C has to be looked for.
 _WAIT_SECONDS = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX

@@ -184,6 +184,9 @@ class Voice:
         Raises:
             VoiceFileError: If it is none, damaged, or of a later version.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"a voice file is bytes, got {type(data).__name__}")
+        data = bytes(data)
         if len(data) < _START.size or not data.startswith(MAGIC):
             raise VoiceFileError(f"not a voice file: it does not begin with {MAGIC.decode()}")
         _, version, header_bytes = _START.unpack_from(data)
