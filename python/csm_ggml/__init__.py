@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from csm_ggml.speech.job import Job
     from csm_ggml.speech.meter import SchedulerStats
     from csm_ggml.speech.options import GenerateOptions
+    from csm_ggml.text.turns import Turn
     from csm_ggml.voices.segment import Segment
     from csm_ggml.voices.voice import Voice
 
@@ -57,6 +58,7 @@ __all__ = [
     "Segment",
     "SpokenTurn",
     "Stats",
+    "Turn",
     "Voice",
     "VoiceFileError",
     "__version__",
@@ -85,6 +87,7 @@ _HOMES = {
     "Segment": "voices.segment",
     "SpokenTurn": "audio.audio",
     "Stats": "audio.stats",
+    "Turn": "text.turns",
     "Voice": "voices.voice",
     "VoiceFileError": "errors",
     "__version__": "_core",

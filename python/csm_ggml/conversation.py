@@ -15,7 +15,8 @@ from csm_ggml.speech.request import Request
 from csm_ggml.speech.resolve import Known, Resolver
 from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.utterance import WHOLE, ChunkSizes
-from csm_ggml.text.turns import parse_turns
+from csm_ggml.text.reading import Text
+from csm_ggml.text.turns import check_speaker
 from csm_ggml.voices.prompt import SpokenSegment
 from csm_ggml.voices.segment import Segment
 
@@ -65,11 +66,11 @@ class Conversation:
     def turns(self) -> tuple[Segment, ...]:
         """What was said and is remembered, oldest first, without the voices and the context."""
         return tuple(
-            Segment(spoken.turn.speaker, spoken.turn.text, codes=spoken.codes)
+            Segment(spoken.turn.speaker, spoken.turn.text, codes=spoken.codes, tags=False)
             for spoken in self._segments
         )
 
-    def say(self, text: str, *, seed: int | None = None, **options: Any) -> Audio:
+    def say(self, text: Text, *, seed: int | None = None, **options: Any) -> Audio:
         """Speak the next turn, or several.
 
         An utterance that fails or is interrupted is forgotten, as if it had never been asked for.
@@ -87,7 +88,7 @@ class Conversation:
 
     def stream(
         self,
-        text: str,
+        text: Text,
         *,
         seed: int | None = None,
         first_chunk_frames: int = 1,
@@ -155,16 +156,19 @@ class Conversation:
             self._owner = None
             self._lock.release()
 
-    def _request(self, text: str, seed: int | None, options: Mapping[str, Any]) -> Request:
+    def _request(self, text: Text, seed: int | None, options: Mapping[str, Any]) -> Request:
         if own := sorted({"voice", "context"} & set(options)):
             raise TypeError(f"{own[0]} belongs to the whole conversation, not to one utterance")
         options = {**self._options, **options}
         speaker = options.get("speaker")
-        turns = parse_turns(text, speaker=self._speaker if speaker is None else speaker)
+        speaker = self._speaker if speaker is None else check_speaker(speaker)
+        before = (*self._conditioning.segments, *self._segments)
+        speakers = {segment.turn.speaker for segment in before}
+        turns = self._resolver.turns(text, options, speaker=speaker, speakers=speakers)
         settings = self._resolver.settings(options)
         if seed is None:
             seed, self._seed = self._seed, (self._seed + 1) % SEED_LIMIT
-        request = Request(tuple(turns), resolve_seed(seed), settings, self._conditioning)
+        request = Request(turns, resolve_seed(seed), settings, self._conditioning)
         return self._resolver.checked(request)
 
     def _speak(self, request: Request, chunks: ChunkSizes) -> Generator[Audio, None, None]:

@@ -40,6 +40,7 @@ from csm_ggml.speech.resolve import Known, Resolver
 from csm_ggml.speech.scheduler import QUEUE, SLOTS, Scheduler
 from csm_ggml.speech.utterance import WHOLE, ChunkSizes
 from csm_ggml.speech.window import as_done
+from csm_ggml.text.reading import Text
 from csm_ggml.text.turns import parse_turns
 from csm_ggml.voices.segment import AudioLike, Segment
 from csm_ggml.voices.voice import Voice, VoiceLike, VoicePrefix
@@ -231,7 +232,7 @@ class CSM:
 
     def generate(
         self,
-        text: str,
+        text: Text,
         *,
         seed: int | None = None,
         long_form: str | LongForm | None = None,
@@ -240,9 +241,10 @@ class CSM:
         """Speak.
 
         Args:
-            text: What to say, with speaker tags: `"[0]Hello. [1]Hi!"` is two turns, spoken one
-                after another, each conditioned on those before. Text before a first tag gets
-                `speaker`. Line breaks count as spaces.
+            text: What to say, with speaker tags or as a list of `Turn`: `"[0]Hello. [1]Hi!"` is two
+                turns, spoken one after another, each conditioned on those before. Text before a
+                first tag gets `speaker`. Blank lines and headings part turns with a pause between;
+                other line breaks count as spaces.
             seed: The same seed gives the same speech, whatever the batch, the threads and the
                 other requests. If omitted, a random seed is chosen and reported in `Audio.seed`.
             long_form: For texts of any length: "batch" or "chain", or all settings as a
@@ -250,7 +252,7 @@ class CSM:
                 joined without their silent ends; `codes` do not match `samples` then.
             **options: See `GenerateOptions`: temperature, top_k, top_p, depth_temperature,
                 depth_top_k, depth_top_p, max_seconds, max_frames, silence_seconds, silence_db,
-                loop_seconds, retries, voice, context, speaker. temperature=0 is greedy.
+                loop_seconds, retries, voice, context, speaker, tags. temperature=0 is greedy.
 
         Returns:
             The speech. A turn whose first frame already says "end" has no samples. If fewer frames
@@ -270,7 +272,7 @@ class CSM:
 
     def stream(
         self,
-        text: str,
+        text: Text,
         *,
         seed: int | None = None,
         long_form: str | LongForm | None = None,
@@ -317,7 +319,7 @@ class CSM:
 
     def submit(
         self,
-        text: str,
+        text: Text,
         *,
         seed: int | None = None,
         first_chunk_frames: int = 1,
@@ -352,7 +354,7 @@ class CSM:
 
     async def agenerate(
         self,
-        text: str,
+        text: Text,
         *,
         seed: int | None = None,
         long_form: str | LongForm | None = None,
@@ -374,7 +376,7 @@ class CSM:
 
     async def astream(
         self,
-        text: str,
+        text: Text,
         *,
         seed: int | None = None,
         long_form: str | LongForm | None = None,
@@ -401,14 +403,14 @@ class CSM:
             await stream.aclose()
 
     def generate_codes(
-        self, text: str, *, seed: int | None = None, **options: Unpack[GenerateOptions]
+        self, text: Text, *, seed: int | None = None, **options: Unpack[GenerateOptions]
     ) -> npt.NDArray[np.int32]:
         """The codes of `generate` without their sound: (frames, codebooks) int32."""
         return self._result(self._resolver.request(text, seed, options, sound=False)).codes
 
     def generate_batch(
         self,
-        texts: Iterable[str],
+        texts: Iterable[Text],
         *,
         seed: int | Sequence[int] | None = None,
         batch_size: int = BATCH_SIZE,
@@ -436,7 +438,7 @@ class CSM:
 
     def as_completed(
         self,
-        texts: Iterable[str],
+        texts: Iterable[Text],
         *,
         seed: int | Sequence[int] | None = None,
         batch_size: int = BATCH_SIZE,
@@ -485,7 +487,7 @@ class CSM:
 
     def generate_to_file(
         self,
-        text: str,
+        text: Text,
         path: str | os.PathLike[str],
         *,
         long_form: str | LongForm = "batch",
@@ -683,7 +685,7 @@ class CSM:
 
     async def _astream(
         self,
-        text: str,
+        text: Text,
         seed: int | None,
         long_form: str | LongForm | None,
         chunks: ChunkSizes,
@@ -720,7 +722,7 @@ class CSM:
 
     def _reading(
         self,
-        text: str,
+        text: Text,
         seed: int | None,
         long_form: str | LongForm,
         options: Mapping[str, Any],

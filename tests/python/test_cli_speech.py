@@ -141,6 +141,53 @@ def test_long_texts(
     assert np.array_equal(pcm("z.flac"), expected)
 
 
+@pytest.mark.parametrize("length", [1, 12])
+def test_a_file_without_tags_is_prose_whatever_its_length(
+    csm: CSM, arguments: list[str], capsys: pytest.CaptureFixture[str], length: int
+) -> None:
+    wrapped = "This is a sentence of some length, and it\nis followed by another one.\n" * length
+    Path("prose.txt").write_text(wrapped)
+    form = LongForm() if length > 9 else None
+    joined = wrapped.replace("\n", " ")
+    expected = csm.generate(joined, long_form=form, seed=1, max_frames=4).pcm16()
+    assert main(["speak", "-f", "prose.txt", "-o", "x.wav", *arguments[1:]]) == 0
+    assert np.array_equal(pcm("x.wav"), expected)
+    spoken = f"as a long text of {len(wrapped)} characters" if form else "as a short text"
+    assert f"csm-ggml: prose.txt: prose, spoken {spoken}\n" in capsys.readouterr().err
+
+
+def test_which_files_are_scripts(
+    csm: CSM, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One footnote mark makes no script of a book, and it can be said which it is."""
+    Path("book.txt").write_text(
+        f"{'It is late. ' * 30}As shown.[1] It was so [12]. {'It is late. ' * 30}"
+    )
+    Path("script.txt").write_bytes("[0]Hello.\r[1]As [12] says.\r".encode("utf-16"))
+    for name, flags, told in (
+        ("book.txt", [], "book.txt: prose, spoken as a long text"),
+        ("book.txt", ["--tags"], "book.txt: a script of 3 lines, speakers [0], [1], [12]"),
+        ("script.txt", [], "script.txt: a script of 2 lines, speakers [0], [1]"),
+        ("script.txt", ["--no-tags"], "script.txt: prose, spoken as a short text"),
+    ):
+        words = ["speak", "-f", name, *flags, *arguments[1:]]
+        assert main([*words, "-o", "x.wav", "--max-frames", "1"]) == 0
+        assert told in capsys.readouterr().err
+    expected = csm.generate("[0]Hello. [1]As [12] says.", seed=1, max_frames=1, tags=False)
+    assert np.array_equal(pcm("x.wav"), expected.pcm16())
+
+
+def test_what_has_no_sound_is_told(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("script.txt").write_text("[0]Hello.\n[1]...\n[0]Well.\n")
+    assert main(["speak", "-f", "script.txt", "-o", "x.wav", *arguments[1:]]) == 0
+    said = "csm-ggml: note: left out, with a pause, what has no letter or digit: '...'\n"
+    assert said in capsys.readouterr().err
+    assert main(["speak", "...", "-o", "x.wav", *arguments]) == 1
+    assert "no letter or digit" in capsys.readouterr().err
+
+
 def test_playing(csm: CSM, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     played: list[np.ndarray] = []
 

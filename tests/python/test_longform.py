@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Recording, Segment, Voice
+from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Recording, Segment, Turn, Voice
 from csm_ggml.audio.writer import AudioWriter, wav_header
 from csm_ggml.convert import make_random
 from csm_ggml.longform.journal import Journal, Record
@@ -27,7 +27,7 @@ PIECES = [
     (0, "The second one follows it.", False),
     (1, "Somebody else says this,", True),
     (1, "and it is quite a long sentence.", False),
-    (1, "So he does. * * *", False),
+    (1, "So he does.", False),
     (0, "Then the first one speaks again.", True),
     (0, "And that is all there is to be told.", False),
 ]
@@ -35,6 +35,10 @@ FORM = LongForm(piece_characters=40, batch_size=3, pause=0.1, paragraph_pause=0.
 CHAIN = LongForm("chain", piece_characters=40, pause=0.1, paragraph_pause=0.25)
 OPTIONS: dict[str, Any] = {"max_frames": 5, "retries": 0}
 GREEDY: dict[str, Any] = {**OPTIONS, "temperature": 0}
+
+
+# What the rule in TEXT is left out with.
+pytestmark = pytest.mark.filterwarnings("ignore:left out")
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +58,73 @@ def voices(csm: CSM) -> list[Voice]:
 
 
 def test_pieces() -> None:
-    pieces = split_pieces(TEXT, speaker=0, characters=40)
+    with pytest.warns(UserWarning, match="no letter or digit: '\\* \\* \\*'"):
+        pieces = split_pieces(TEXT, speaker=0, characters=40)
     assert [(p.turn.speaker, p.turn.text, p.paragraph) for p in pieces] == PIECES
     # A speaker goes on until the next tag, over paragraphs, too.
     more = split_pieces(
-        "One.\n \nTwo.\nThree.\n\n* * *\n\n[2]Four.\n\nFive.", speaker=7, characters=99
+        "This is one.\n \nThis is two.\nAnd three.\n\n[2]This is four.\n\nThis is five.\n[2]Six.",
+        speaker=7,
+        characters=99,
     )
-    assert [(p.turn.speaker, p.turn.text) for p in more] == [
-        (7, "One."),
-        (7, "Two. Three."),
-        (2, "Four."),
-        (2, "Five."),
+    assert [(p.turn.speaker, p.turn.text, p.paragraph) for p in more] == [
+        (7, "This is one.", True),
+        (7, "This is two. And three.", True),
+        (2, "This is four.", True),
+        (2, "This is five. Six.", True),
     ]
-    for nothing in ("", " \n\n ", "* * *"):
-        with pytest.raises(ValueError, match="the text is empty"):
+    for nothing, message in (("", "text is empty"), (" \n\n ", "empty"), ("* * *", "no letter")):
+        with pytest.raises(ValueError, match=message):
             split_pieces(nothing, speaker=0, characters=99)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Chapter One\nIt was late. Very late.", ["Chapter One", "It was late. Very late."]),
+        ("# The Storm\n\nIt was late, they say.", ["# The Storm", "It was late, they say."]),
+        ("IV\n\nThe Storm\n\nIt was late.", ["IV. The Storm", "It was late."]),
+        ("Prologue\nIt was late.", ["Prologue. It was late."]),
+        (
+            "It was dark, and the rain fell and fell\non Mr Thomas\nEdison too.\nThe End Of It",
+            ["It was dark, and the rain fell and fell on Mr Thomas Edison too.", "The End Of It"],
+        ),
+        ("Milk and bread\nEggs and ham", ["Milk and bread", "Eggs and ham"]),
+        (
+            "\u201cNo.\u201d\n\n\u201cYes.\u201d\n\nHe left her.",
+            ["\u201cNo.\u201d \u201cYes.\u201d", "He left her."],
+        ),
+        ("They left the house. Why?", ["They left the house. Why?"]),
+        ("The end of the story.\n\nEnd.", ["The end of the story. End."]),
+        ("One and a half.\n\n[1]Yes.\n\n[0]And again.", ["One and a half.", "Yes.", "And again."]),
+    ],
+)
+def test_headings_stand_alone_and_snippets_do_not(text: str, pieces: list[str]) -> None:
+    assert [p.turn.text for p in split_pieces(text, speaker=0, characters=80)] == pieces
+
+
+def test_pauses_of_the_text() -> None:
+    text = "This is one. [pause 2s] This is two.\n\nThis is three. [pause 0s] Four."
+    pieces = split_pieces(text, speaker=0, characters=80)
+    assert [(p.turn.text, p.paragraph, p.pause) for p in pieces] == [
+        ("This is one.", True, None),
+        ("This is two.", False, 2.0),
+        ("This is three.", True, None),
+        ("Four.", False, 0.0),
+    ]
+
+
+def test_turns_and_tags_of_a_long_text() -> None:
+    turns = [Turn(0, "As [1] says, this is one.\n\nThis is two."), Turn(1, "This is three.", 1.5)]
+    pieces = split_pieces(turns, speaker=0, characters=80)
+    assert [(p.turn.speaker, p.turn.text, p.pause) for p in pieces] == [
+        (0, "As [1] says, this is one.", None),
+        (0, "This is two.", None),
+        (1, "This is three.", 1.5),
+    ]
+    book = "This is a book. [0] It cites. [1] It goes on."
+    assert len(split_pieces(book, speaker=0, characters=80, tags=False)) == 1
+    assert len(split_pieces(book, speaker=0, characters=80, tags=True)) == 2
 
 
 def test_trimming() -> None:

@@ -65,7 +65,7 @@ def test_segment_needs_words_and_sound() -> None:
     with pytest.raises(ValueError, match=r"tags of \[1\]"):
         Segment(0, "[1]Hello", codes=codes)
     with pytest.raises(ValueError, match=r"tags of \[0\], \[1\]"):
-        Segment(0, "Hello [1]Hi", codes=codes)
+        Segment(0, "Hello. [1]Hi", codes=codes)
     with pytest.raises(ValueError, match=r"0\.\.9999"):
         Segment(-1, "Hello", codes=codes)
 

@@ -38,9 +38,29 @@ def test_sentences(sentences: list[str]) -> None:
     assert split_sentences(" ".join(sentences)) == sentences
 
 
-def test_scripts_without_spaces() -> None:
-    text = "\u4f60\u597d\u3002\u5417\uff1f\u662f\u3002"
-    assert split_sentences(text) == [text[:3], text[3:5], text[5:]]
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        ("\u4f60\u597d", "\u3002\uff01\uff1f\uff61"),  # CJK
+        ("\u0645\u0631\u062d\u0628\u0627", "\u061f\u06d4"),  # Arabic, Urdu
+        ("\u0928\u092e\u0938\u094d\u0924\u0947", "\u0964\u0965"),  # Hindi
+        ("\u1230\u120b\u121d", "\u1362\u1367\u1368"),  # Ethiopic
+        ("\u1019\u102f", "\u104b"),  # Burmese
+        ("\u1787\u17b6", "\u17d4\u17d5"),  # Khmer
+        ("\u0532\u0561\u0580", "\u0589"),  # Armenian
+        ("\u0f40", "\u0f0d"),  # Tibetan
+    ],
+)
+@pytest.mark.parametrize("space", ["", " "])
+def test_sentence_ends_of_other_scripts(words: str, ends: str, space: str) -> None:
+    sentences = [f"{words}{end}" for end in ends] + [f"\u300c{words}{ends[0]}\u300d", words]
+    assert split_sentences(space.join(sentences)) == sentences
+
+
+@pytest.mark.parametrize("mark", ["\u060c", "\u3001", "\u104a", "\u1363", "\uff0c", "\u061b"])
+def test_clauses_of_other_scripts(mark: str) -> None:
+    words = "\u1019" * 15
+    assert list(group([f"{words}{mark}{words}"], 20)) == [words + mark, words]
 
 
 def test_nothing_is_lost() -> None:

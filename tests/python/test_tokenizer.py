@@ -94,6 +94,33 @@ def test_a_turn_has_both_marks_and_its_tag(description: dict[str, Any]) -> None:
     assert tokenizer.encode_turn(10, "Hello.") == [0, *tokenizer.encode("[10]Hello."), 1]
 
 
+def test_marks_without_a_token_become_those_of_a_typewriter(description: dict[str, Any]) -> None:
+    tokenizer = TextTokenizer(description)
+    typographic = "\u2018Don\u2019t\u2019 \u2013 \u201eno\u201c \u00abno\u00bb\u2014no"
+    typed = '\'Don\'t\' - "no" "no"--no'
+    assert tokenizer.encode_turn(0, typographic) == tokenizer.encode_turn(0, typed)
+    apostrophe = bytes_as_letters("\u2019".encode())
+    more = {
+        **description,
+        "tokens": [*description["tokens"], *(apostrophe[:2].encode(), apostrophe.encode())],
+        "token_type": [*description["token_type"], 1, 1],
+        "merges": [
+            *description["merges"],
+            f"{apostrophe[0]} {apostrophe[1]}".encode(),
+            f"{apostrophe[:2]} {apostrophe[2]}".encode(),
+        ],
+    }
+    tokenizer = TextTokenizer(more)
+    ids = tokenizer.encode_turn(0, "\u201cDon\u2019t\u201d")
+    assert ids == [0, *tokenizer.encode('[0]"Don\u2019t"'), 1]
+
+
+def bytes_as_letters(data: bytes) -> str:
+    """As the byte alphabet writes them."""
+    [(word, _)] = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(data.decode())
+    return word
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not hasattr(parsed, "run"):
                 parsed.parser.print_help(sys.stderr)
                 return EXIT_USAGE
+            if getattr(parsed, "quiet", False):
+                warnings.simplefilter("ignore")
             code = parsed.run(parsed)
             _flush()
             return int(code or 0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from csm_ggml.csm import CSM
     from csm_ggml.longform.reading import LongForm
     from csm_ggml.longform.recording import Progress
+    from csm_ggml.text.reading import Text
 
 DEFAULT_OUTPUT = "speech.wav"
 
@@ -46,6 +47,7 @@ _OPTIONS = (
     "retries",
     "voice",
     "speaker",
+    "tags",
 )
 
 
@@ -55,8 +57,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "speak",
         help="say a text",
         description="Say a text with speaker tags, such as '[0]Hello. [1]Hi!'.",
-        epilog="A file, and standard input, hold one turn a line; a line without a tag is said by "
-        "the speaker of the line before.",
+        epilog="A file (and standard input) with speaker tags holds one turn a line; a line "
+        "without a tag is said by the speaker of the line before. A file without them is prose, "
+        "whose paragraphs are parted by blank lines.",
     )
     parser.add_argument(
         "text", nargs="*", help="what to say; standard input if neither this nor -f is given"
@@ -65,7 +68,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-f",
         "--file",
         metavar="FILE",
-        help="read what to say from a text file, one turn a line ('-': stdin)",
+        help="read what to say from a text file ('-': stdin)",
     )
     parser.add_argument(
         "-o",
@@ -75,6 +78,13 @@ def add_parser(commands: Subparsers[Any]) -> None:
         f"(default: {DEFAULT_OUTPUT}, or none with --play)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
+    group = parser.add_argument_group("text")
+    group.add_argument(
+        "--tags",
+        action=argparse.BooleanOptionalAction,
+        help="read every number in brackets as a speaker tag, or none "
+        "(default: those that stand where a turn begins)",
+    )
     group = parser.add_argument_group("while speaking")
     group.add_argument(
         "--stream",
@@ -224,9 +234,12 @@ def run(args: argparse.Namespace) -> None:
         binary_stdout()
     elif args.output is not None:
         check_audio_output(args.output, inputs=_inputs(args))
-    script = read_script(args)
+    script = read_script(args, *_speakers(args))
     long_form = _long_form(args, script)
-    text = script.text if long_form else script.turns(_speaker(args))
+    text = script.text if long_form or script.turns is None else script.turns
+    described = script.description(long_form=long_form is not None)
+    if described and not args.quiet:
+        tell(described)
     csm = load_model(args, quiet=args.quiet)
     options = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.watermark is not None:
@@ -253,13 +266,12 @@ def _inputs(args: argparse.Namespace) -> list[str]:
     return [name for name in (args.file, args.model, *(args.voice or ())) if name is not None]
 
 
-def _speaker(args: argparse.Namespace) -> int:
-    """Who says text without a tag."""
+def _speakers(args: argparse.Namespace) -> tuple[int, list[int]]:
+    """Who says text without a tag, and the speakers of the voices."""
     from csm_ggml.voices.voice import Voice
 
-    if args.speaker is not None:
-        return int(args.speaker)
-    return Voice.load(args.voice[0]).speaker if args.voice else 0
+    speakers = [Voice.load(file).speaker for file in args.voice or ()]
+    return (speakers[0] if speakers else 0) if args.speaker is None else args.speaker, speakers
 
 
 def _long_form(args: argparse.Namespace, script: Script) -> LongForm | None:
@@ -267,7 +279,7 @@ def _long_form(args: argparse.Namespace, script: Script) -> LongForm | None:
 
     mode = args.long_form
     if mode == "auto":
-        mode = "batch" if script.is_long() else "off"
+        mode = "batch" if script.is_long else "off"
     if mode == "off":
         return None
     given = {name: getattr(args, name) for name in ("pause", "paragraph_pause", "batch_size")}
@@ -293,7 +305,7 @@ def _function(name: str) -> Any:
 
 
 def _record(
-    csm: CSM, text: str, form: LongForm, args: argparse.Namespace, options: dict[str, Any]
+    csm: CSM, text: Text, form: LongForm, args: argparse.Namespace, options: dict[str, Any]
 ) -> None:
     """A long text into a file, which can be gone on with after an interruption."""
     bar: Any = None
@@ -342,7 +354,7 @@ def _record(
 
 
 def _stream(
-    csm: CSM, text: str, form: LongForm | None, args: argparse.Namespace, options: dict[str, Any]
+    csm: CSM, text: Text, form: LongForm | None, args: argparse.Namespace, options: dict[str, Any]
 ) -> None:
     """Speech to where it is wanted while it is being made."""
     from csm_ggml.cli.output import FileSink, PipeSink, PlaySink, Sink, Sinks, SplitSink
@@ -371,7 +383,9 @@ def _stream(
         tell(_summary(" and ".join(where), summary))
 
 
-def _speak(csm: CSM, text: str, seed: int | None, options: dict[str, Any], *, quiet: bool) -> Audio:
+def _speak(
+    csm: CSM, text: Text, seed: int | None, options: dict[str, Any], *, quiet: bool
+) -> Audio:
     from csm_ggml.audio.audio import Audio
 
     if quiet or not sys.stderr.isatty():

@@ -60,13 +60,12 @@ def add_parser(commands: Subparsers[Any]) -> None:
 def _create(args: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from csm_ggml.text.scripts import decode_text
+
     check_output(args.output, "voice", inputs=[args.audio, args.transcript_file, args.model])
     transcript = args.transcript
     if transcript is None:
-        try:
-            transcript = Path(args.transcript_file).read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{args.transcript_file} is not UTF-8 text: {error}") from None
+        transcript = decode_text(Path(args.transcript_file).read_bytes(), args.transcript_file)
     if not Path(args.audio).is_file():
         raise UsageError(f"{args.audio}: no such audio file")
     csm = load_model(args, quiet=args.quiet)

@@ -18,10 +18,11 @@ from csm_ggml.errors import ContextLengthError
 from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.speech.options import SEED_LIMIT, check_count, number
 from csm_ggml.speech.request import Request
-from csm_ggml.speech.resolve import Known, Resolver
+from csm_ggml.speech.resolve import Known, Resolver, reading_options, speakers_of
 from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.stop import worst
 from csm_ggml.speech.window import as_done
+from csm_ggml.text.reading import Text
 from csm_ggml.voices.prompt import SpokenSegment
 
 MODES = ("batch", "chain")
@@ -106,7 +107,7 @@ class LongReading:
         self,
         scheduler: Scheduler,
         resolver: Resolver,
-        text: str,
+        text: Text,
         *,
         seed: int,
         long_form: LongForm,
@@ -144,6 +145,8 @@ class LongReading:
             text,
             speaker=resolver.speaker(options, voices),
             characters=long_form.piece_characters,
+            speakers=speakers_of(voices, options.get("context")),
+            **reading_options(options),
         )
         # Voices and context, which each prompt begins with.
         self._conditioning = resolver.conditioning(voices, options.get("context"), known)
@@ -270,9 +273,11 @@ class LongReading:
     def _join(self, index: int, audio: Audio, totals: _Totals) -> Audio:
         rate = audio.sample_rate
         samples = trim_silence(audio.samples, rate)
-        if index:
-            form = self.form
-            pause = form.paragraph_pause if self.pieces[index].paragraph else form.pause
+        piece, form = self.pieces[index], self.form
+        pause = piece.pause
+        if pause is None and index:
+            pause = form.paragraph_pause if piece.paragraph else form.pause
+        if pause:
             samples = np.concatenate([np.zeros(round(pause * rate), np.float32), samples])
         turns = tuple(replace(turn, index=index) for turn in audio.turns)
         totals.add(audio, len(samples) / rate)

@@ -88,7 +88,7 @@ def job_digest(
     request = reading.request(0)
     described = {
         "model": fingerprint,
-        "pieces": [(p.turn.speaker, p.turn.text, p.paragraph) for p in reading.pieces],
+        "pieces": [(p.turn.speaker, p.turn.text, p.paragraph, p.pause) for p in reading.pieces],
         "form": [reading.form.mode, reading.form.pause, reading.form.paragraph_pause],
         "context": prefix_key(request.conditioning.segments),
         "options": repr(request.settings),

@@ -100,6 +100,8 @@ class GenerateOptions(TypedDict, total=False):
         silence_db: What counts as near-silence, in dB of full scale. Default -55.
         loop_seconds: A turn ends when it has repeated itself for so long; 0 for never. Default 3;
             0 when temperature is 0.
+        tags: Whether numbers in brackets are speaker tags. Default: those are that stand where a
+            turn can begin and that the text uses for speakers, so that a citation is none.
         retries: A turn that the model does not end by itself is drawn again, with the next seed,
             at most so many times. Default 0.
     """
@@ -118,6 +120,7 @@ class GenerateOptions(TypedDict, total=False):
     silence_seconds: float
     silence_db: float
     loop_seconds: float
+    tags: bool | None
     retries: int
 
 

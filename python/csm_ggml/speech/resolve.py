@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,8 @@ from csm_ggml.speech.options import (
 from csm_ggml.speech.prefix import PrefixCache
 from csm_ggml.speech.request import Conditioning, Request, Settings, check_fits
 from csm_ggml.speech.stop import resolve_stop_rules
-from csm_ggml.text.turns import check_speaker, parse_turns
+from csm_ggml.text.reading import Text, read_text
+from csm_ggml.text.turns import Turn, check_speaker
 from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
 from csm_ggml.voices.segment import Segment
 from csm_ggml.voices.voice import Voice
@@ -43,6 +44,17 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise TypeError(
             f"unknown option {unknown[0]!r}, expected one of {', '.join(sorted(OPTIONS))}"
         )
+
+
+def reading_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `read_text` and `split_pieces` among a caller's."""
+    return {name: options.get(name) for name in ("tags",)}
+
+
+def speakers_of(voices: Sequence[Voice], context: object) -> set[int]:
+    """Numbers that are speakers whatever a text says: of the voices and of the context."""
+    segments = context if isinstance(context, Sequence) else ()
+    return {item.speaker for item in (*voices, *segments) if isinstance(item, Voice | Segment)}
 
 
 class Known:
@@ -79,7 +91,7 @@ class Resolver:
 
     def request(
         self,
-        text: str,
+        text: Text,
         seed: int | None,
         options: Mapping[str, Any],
         known: Known | None = None,
@@ -89,7 +101,7 @@ class Resolver:
         """Check and complete what a caller asked for.
 
         Args:
-            text: With speaker tags.
+            text: With speaker tags, or turns.
             seed: The caller's, or None.
             options: The caller's; see `GenerateOptions`.
             known: What was read for an earlier request of the same call.
@@ -102,9 +114,13 @@ class Resolver:
         check_options(options)
         known = Known() if known is None else known
         voices = self.voices(options.get("voice"), known)
-        turns = parse_turns(text, speaker=self.speaker(options, voices))
         request = Request(
-            turns=tuple(turns),
+            turns=self.turns(
+                text,
+                options,
+                speaker=self.speaker(options, voices),
+                speakers=speakers_of(voices, options.get("context")),
+            ),
             seed=resolve_seed(seed),
             settings=self.settings(options),
             conditioning=self.conditioning(voices, options.get("context"), known),
@@ -112,6 +128,24 @@ class Resolver:
             asked=asked,
         )
         return self.checked(request)
+
+    @staticmethod
+    def turns(
+        text: Text, options: Mapping[str, Any], *, speaker: int, speakers: Collection[int]
+    ) -> tuple[Turn, ...]:
+        """What is said, from a caller's text and options.
+
+        Args:
+            text: As `request`.
+            options: As `request`.
+            speaker: Who says text before a first tag.
+            speakers: Numbers that are speakers whatever the text says.
+
+        Raises:
+            ValueError: If there is nothing to say, or a tag, a pause or an option is not right.
+        """
+        how = reading_options(options)
+        return tuple(read_text(text, speaker=speaker, speakers=speakers, **how))
 
     def checked(self, request: Request) -> Request:
         """The request, if it fits.

@@ -34,26 +34,46 @@ _STARTERS = _words(
     "this those though to we well what when where which while who why with yes yet you your"
 )
 
-# Marks that end a sentence with the quotes and brackets that close after them, and space; or a full
-# stop of a script that writes no spaces. A run of marks is looked at once, from its first one on.
-_END = re.compile(
-    r"(?<![.!?\u2026])(?P<mark>[.!?\u2026]+)(?P<close>[\"'\u2019\u201d\u00bb)\]]*)(?P<space>\s+)"
-    r"|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019\uff09]*\s*"
+# Full stops, question and exclamation marks of scripts in which they end a sentence always, whether
+# or not space follows: Armenian, Arabic and Urdu, Syriac, Devanagari and its relatives, Sinhala,
+# Tibetan, Burmese, Ethiopic, Khmer, Mongolian, CJK with full and half width.
+SCRIPT_ENDS = (
+    "\u0589\u061f\u06d4\u0700\u0701\u0702\u0964\u0965\u0df4\u0f0d\u0f0e\u104b\u1362\u1367\u1368"
+    "\u17d4\u17d5\u1803\u1809\u203c\u203d\u2047\u2048\u2049\u3002\uff01\uff0e\uff1f\uff61"
 )
+# Commas and their like, after which a long sentence may be cut.
+CLAUSE_MARKS = (
+    ",;:\u2014\u2013\u055d\u060c\u061b\u104a\u1363\u1364\u1365\u1366\u1802\u1808\u3001"
+    "\uff0c\uff1a\uff1b\uff64"
+)
+_CLOSING = "\"'\u2019\u201d\u00bb\u203a)\\]\u300d\u300f\u3011\u300b\uff09\uff3d"
+
+# Marks that end a sentence with the quotes and brackets that close after them, and space. A run of
+# marks is looked at once, from its first one on.
+_END = re.compile(
+    rf"(?<![.!?\u2026])(?P<mark>[.!?\u2026]+)(?P<close>[{_CLOSING}]*)(?P<space>\s+)"
+    rf"|[{SCRIPT_ENDS}][{SCRIPT_ENDS}!?]*[{_CLOSING}]*\s*"
+)
+_ENDS_WITH_MARK = re.compile(rf"[.!?\u2026:{SCRIPT_ENDS}][{_CLOSING}*_]*$")
 _OPENING = re.compile(r"[\"'\u2018\u201c\u00ab(\[\u00bf\u00a1\u2014\u2013-]*")
 _WORD = re.compile(r"\w+")
 _BEFORE_WORD = re.compile(r"[\s\"'\u2018\u2019\u201c\u201d(\[\u2014\u2013]")
 # No abbreviation, nor a row of initials, is longer than this.
 _LONGEST_WORD = 24
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
-_CLAUSE_END = re.compile(r"(?<=[,;:\u2014\u2013\u3001\uff0c\uff1b])\s*")
+_CLAUSE_END = re.compile(rf"(?<=[{CLAUSE_MARKS}])\s*")
+
+
+def ends_with_mark(text: str) -> bool:
+    """Whether the text ends with a mark that ends a sentence, or one that opens what follows."""
+    return _ENDS_WITH_MARK.search(text[-8:]) is not None
 
 
 def split_sentences(text: str) -> list[str]:
     """Cut a paragraph after each sentence.
 
     Args:
-        text: In normal form (`csm_ggml.text.turns.normalize`).
+        text: In one line (`csm_ggml.text.characters.one_line`).
 
     Returns:
         The sentences without the spaces between them, none empty.

@@ -30,6 +30,16 @@ _PRE_TOKENIZERS: dict[str, tuple[tuple[str, ...], bool]] = {
 
 _NORMAL_TOKEN = 1
 
+# Typographic marks, and what people type for them. A vocabulary that has no token of its own for a
+# mark was made of texts without it: its bytes would be noise to the model.
+_TYPED = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u2032", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"'),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013", "-"),
+    **dict.fromkeys("\u2014\u2015", "--"),
+    "\u2026": "...",
+}
+
 
 class TextTokenizer:
     """Byte-level BPE of one checkpoint.
@@ -72,13 +82,25 @@ class TextTokenizer:
             + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
 
+        self._folds = str.maketrans(
+            {mark: typed for mark, typed in _TYPED.items() if self._prefers(typed, mark)}
+        )
+
+    def _prefers(self, typed: str, mark: str) -> bool:
+        return len(self.encode(mark)) > 1 and len(self.encode(typed[0])) == 1
+
     def encode(self, text: str) -> list[int]:
         """Ids of the text as it stands, without BOS and EOS."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_turn(self, speaker: int, text: str) -> list[int]:
-        """Ids of one segment's text rows: BOS, `[speaker]text`, EOS."""
+        """Ids of one segment's text rows: BOS, `[speaker]text`, EOS.
+
+        Typographic quotes, apostrophes, dashes and dots that the vocabulary has no token for become
+        those of a typewriter.
+        """
+        text = text.translate(self._folds)
         return [self.bos, *self.encode(f"[{speaker}]{text}"), self.eos]
 
 

@@ -30,12 +30,15 @@ class Segment:
             file, (n,) samples at the model's rate, or a pair (samples, sample_rate). May be left
             out if codes are given.
         codes: (frames, codebooks) Mimi codes of the audio. Encoded from the audio when left out.
+        tags: Whether a number in brackets in the text is a speaker tag, which may only repeat the
+            speaker; None: where it looks like one.
     """
 
     speaker: int
     text: str
     audio: AudioLike | None = None
     codes: npt.NDArray[np.int32] | None = None
+    tags: bool | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model.
@@ -52,7 +55,7 @@ class Segment:
 
     def turn(self) -> Turn:
         """Speaker and normalised text; a tag in the text may only repeat the speaker."""
-        turns = parse_turns(self.text, speaker=self.speaker)
+        turns = parse_turns(self.text, speaker=self.speaker, tags=self.tags)
         if len(turns) != 1 or turns[0].speaker != self.speaker:
             raise ValueError(
                 f"a segment is one turn of speaker {self.speaker}, but its text has the tags of "

@@ -231,7 +231,7 @@ def _read(content: bytes, at: int) -> Voice:
     if len(content) != end + prefix_bytes:
         raise ValueError("its parts do not fill it")
     speaker = check_speaker(_whole(header, "speaker", 0, 1 << 31))
-    turns = parse_turns(_text(header, "transcript"), speaker=speaker)
+    turns = parse_turns(_text(header, "transcript"), speaker=speaker, tags=False)
     if len(turns) != 1 or turns[0].speaker != speaker:
         raise ValueError("its transcript is more than one turn of its speaker")
     return Voice(
