@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from csm_ggml.speech.job import Job
     from csm_ggml.speech.meter import SchedulerStats
     from csm_ggml.speech.options import GenerateOptions
+    from csm_ggml.text.lexicon import Lexicon
     from csm_ggml.text.turns import Turn
     from csm_ggml.voices.segment import Segment
     from csm_ggml.voices.voice import Voice
@@ -48,6 +49,7 @@ __all__ = [
     "GenerateOptions",
     "Job",
     "JobCancelled",
+    "Lexicon",
     "LongForm",
     "ModelFormatError",
     "ModelNotFoundError",
@@ -79,6 +81,7 @@ _HOMES = {
     "SchedulerStats": "speech.meter",
     "Conversation": "conversation",
     "GenerateOptions": "speech.options",
+    "Lexicon": "text.lexicon",
     "LongForm": "longform.reading",
     "ModelFormatError": "errors",
     "ModelNotFoundError": "errors",

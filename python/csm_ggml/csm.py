@@ -252,7 +252,8 @@ class CSM:
                 joined without their silent ends; `codes` do not match `samples` then.
             **options: See `GenerateOptions`: temperature, top_k, top_p, depth_temperature,
                 depth_top_k, depth_top_p, max_seconds, max_frames, silence_seconds, silence_db,
-                loop_seconds, retries, voice, context, speaker, tags. temperature=0 is greedy.
+                loop_seconds, retries, voice, context, speaker, tags, normalize, lexicon.
+                temperature=0 is greedy.
 
         Returns:
             The speech. A turn whose first frame already says "end" has no samples. If fewer frames

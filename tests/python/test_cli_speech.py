@@ -177,6 +177,26 @@ def test_which_files_are_scripts(
     assert np.array_equal(pcm("x.wav"), expected.pcm16())
 
 
+def test_normalizing_and_a_lexicon(
+    csm: CSM, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("words.txt").write_text("gif -> jif\n")
+    flags = ["--normalize", "--lexicon", "words.txt"]
+    expected = csm.generate("Two jifs, five dollars.", seed=1, max_frames=4).pcm16()
+    assert main(["speak", "Two GIFs, $5.", *flags, "-o", "x.wav", *arguments]) == 0
+    assert np.array_equal(pcm("x.wav"), expected)
+    said = csm.generate("Two GIFs, $5.", seed=1, max_frames=4, normalize="en", lexicon="words.txt")
+    assert np.array_equal(said.pcm16(), expected)
+    form = LongForm()
+    long = csm.generate("Two jifs, five dollars.", seed=1, max_frames=4, long_form=form).pcm16()
+    batch = ["--long-form", "batch", *arguments]
+    assert main(["speak", "Two GIFs, $5.", *flags, "-o", "x.wav", *batch]) == 0
+    assert np.array_equal(pcm("x.wav"), long)
+    Path("words.txt").write_text("gif\n")
+    assert main(["speak", "Hi.", *flags, "-o", "x.wav", *arguments]) == 1
+    assert "words.txt, line 1: expected 'word -> respelling'" in capsys.readouterr().err
+
+
 def test_what_has_no_sound_is_told(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

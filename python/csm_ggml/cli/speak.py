@@ -48,6 +48,8 @@ _OPTIONS = (
     "voice",
     "speaker",
     "tags",
+    "normalize",
+    "lexicon",
 )
 
 
@@ -84,6 +86,15 @@ def add_parser(commands: Subparsers[Any]) -> None:
         action=argparse.BooleanOptionalAction,
         help="read every number in brackets as a speaker tag, or none "
         "(default: those that stand where a turn begins)",
+    )
+    group.add_argument(
+        "--normalize",
+        action="store_const",
+        const="en",
+        help="say numbers, dates, money, units, abbreviations, addresses in English words",
+    )
+    group.add_argument(
+        "--lexicon", metavar="FILE", help="how words are pronounced: 'word -> respelling' a line"
     )
     group = parser.add_argument_group("while speaking")
     group.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from csm_ggml.text.lexicon import LexiconLike
 from csm_ggml.text.reading import Text, read_passages
 from csm_ggml.text.sentences import ends_with_mark, group, split_sentences
 from csm_ggml.text.turns import Turn
@@ -36,6 +37,8 @@ def split_pieces(
     characters: int,
     tags: bool | None = None,
     speakers: Collection[int] = (),
+    normalize: str | None = None,
+    lexicon: LexiconLike | None = None,
 ) -> list[Piece]:
     """Take a long text apart.
 
@@ -50,12 +53,21 @@ def split_pieces(
         characters: A piece has at most so many.
         tags: As in `read_text`.
         speakers: As in `read_text`.
+        normalize: As in `read_text`.
+        lexicon: As in `read_text`.
 
     Raises:
         As `read_text`.
     """
     pieces = []
-    for passage in read_passages(text, speaker=speaker, tags=tags, speakers=speakers):
+    for passage in read_passages(
+        text,
+        speaker=speaker,
+        tags=tags,
+        speakers=speakers,
+        normalize=normalize,
+        lexicon=lexicon,
+    ):
         paragraph, pause = passage.is_paragraph, passage.pause
         for words in group(split_sentences(passage.text), characters):
             pieces.append(Piece(Turn(passage.speaker, words), paragraph, pause))

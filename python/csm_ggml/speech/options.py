@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 from csm_ggml.loading.threads import MOST_THREADS
+from csm_ggml.text.lexicon import LexiconLike
 from csm_ggml.text.turns import Turn
 from csm_ggml.voices.segment import Segment
 from csm_ggml.voices.voice import VoiceLike
@@ -102,6 +103,9 @@ class GenerateOptions(TypedDict, total=False):
             0 when temperature is 0.
         tags: Whether numbers in brackets are speaker tags. Default: those are that stand where a
             turn can begin and that the text uses for speakers, so that a citation is none.
+        normalize: "en": numbers, dates, money, units, abbreviations, addresses, markup and the like
+            become English words. Default: the text stays as it is.
+        lexicon: How words are to be spelled for the model: a `Lexicon`, its file or a mapping.
         retries: A turn that the model does not end by itself is drawn again, with the next seed,
             at most so many times. Default 0.
     """
@@ -121,6 +125,8 @@ class GenerateOptions(TypedDict, total=False):
     silence_db: float
     loop_seconds: float
     tags: bool | None
+    normalize: str | None
+    lexicon: LexiconLike | None
     retries: int
 
 

@@ -48,7 +48,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 def reading_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `read_text` and `split_pieces` among a caller's."""
-    return {name: options.get(name) for name in ("tags",)}
+    return {name: options.get(name) for name in ("tags", "normalize", "lexicon")}
 
 
 def speakers_of(voices: Sequence[Voice], context: object) -> set[int]:

@@ -7,11 +7,12 @@ the same in one sentence, in a script and in a book.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from csm_ggml.text.characters import clean, has_sound
+from csm_ggml.text.lexicon import Lexicon, LexiconLike, as_lexicon
 from csm_ggml.text.paragraphs import Paragraph, ends_paragraph, paragraphs
 from csm_ggml.text.pauses import LONGEST_PAUSE, PARAGRAPH_PAUSE, split_pauses
 from csm_ggml.text.turns import EMPTY, Turn, check_speaker, open_turns
@@ -19,6 +20,8 @@ from csm_ggml.text.turns import EMPTY, Turn, check_speaker, open_turns
 # What may be spoken: a text with or without tags, or turns, in which nothing is a tag.
 Text: TypeAlias = str | Turn | Sequence[Turn]
 
+# What `normalize=` takes.
+LANGUAGES = ("en",)
 NO_WORDS = "nothing to say: the text has no letter or digit"
 
 
@@ -45,6 +48,8 @@ def read_text(
     speaker: int = 0,
     tags: bool | None = None,
     speakers: Collection[int] = (),
+    normalize: str | None = None,
+    lexicon: LexiconLike | None = None,
 ) -> list[Turn]:
     """Read what is to be said.
 
@@ -57,6 +62,10 @@ def read_text(
         tags: Whether bracketed numbers are tags; None: where they look like it
             (`csm_ggml.text.tags.find_tags`).
         speakers: Numbers that are known to be speakers, of voices or a context.
+        normalize: "en": what is written in figures and signs becomes English words
+            (`csm_ggml.text.english`). None: it stays as it is.
+        lexicon: Respellings of words (`csm_ggml.text.lexicon.Lexicon`), its file or a mapping; done
+            before the text is normalized.
 
     Returns:
         At least one turn, each with words to say.
@@ -66,7 +75,14 @@ def read_text(
         ValueError: If there is nothing to say, a tag or a pause is not right, or an option is not.
     """
     turns: list[Turn] = []
-    for passage in read_passages(text, speaker=speaker, tags=tags, speakers=speakers):
+    for passage in read_passages(
+        text,
+        speaker=speaker,
+        tags=tags,
+        speakers=speakers,
+        normalize=normalize,
+        lexicon=lexicon,
+    ):
         usual = PARAGRAPH_PAUSE if turns and passage.is_paragraph else 0.0
         pause = usual if passage.pause is None else passage.pause
         turns.append(Turn(passage.speaker, passage.text, pause))
@@ -79,6 +95,8 @@ def read_passages(
     speaker: int = 0,
     tags: bool | None = None,
     speakers: Collection[int] = (),
+    normalize: str | None = None,
+    lexicon: LexiconLike | None = None,
 ) -> list[Passage]:
     """Read what is to be said, in paragraphs; arguments and errors as of `read_text`."""
     silent: list[str] = []
@@ -86,7 +104,8 @@ def read_passages(
     # What was left out leaves its pause and the end of its paragraph.
     pause: float | None = None
     is_paragraph = True
-    for passage in _passages(text, check_speaker(speaker), tags, speakers):
+    take_apart = _reader(normalize, as_lexicon(lexicon))
+    for passage in _passages(_turns(text, check_speaker(speaker), tags, speakers), take_apart):
         is_paragraph = is_paragraph or passage.is_paragraph
         if passage.pause is not None:
             pause = min(LONGEST_PAUSE, (pause or 0.0) + passage.pause)
@@ -104,16 +123,28 @@ def read_passages(
     return passages
 
 
+def _reader(normalize: str | None, lexicon: Lexicon | None) -> Callable[[str], list[Paragraph]]:
+    """What takes a part of a text apart, with what is done to its words."""
+    if normalize not in (None, *LANGUAGES):
+        expected = ", ".join(map(repr, LANGUAGES))
+        raise ValueError(f"normalize must be {expected} or None, got {normalize!r}")
+    if normalize is None:
+        read = paragraphs
+    else:
+        from csm_ggml.text.english import spoken_paragraphs as read
+    return read if lexicon is None else lambda text: read(lexicon.apply(text))
+
+
 def _passages(
-    text: Text, speaker: int, tags: bool | None, speakers: Collection[int]
+    turns: Iterable[tuple[int, str, float | None]], take_apart: Callable[[str], list[Paragraph]]
 ) -> Iterator[Passage]:
     """As `read_passages`, but also those without words; their text may be empty."""
     is_paragraph = False
-    for number, said, pause in _turns(text, speaker, tags, speakers):
+    for number, said, pause in turns:
         for length, part in split_pauses(said):
             if length is not None:
                 pause = (pause or 0.0) + length
-            for paragraph in paragraphs(part) or [Paragraph("")]:
+            for paragraph in take_apart(part) or [Paragraph("")]:
                 yield Passage(number, paragraph.text, is_paragraph, pause)
                 is_paragraph, pause = True, None
             is_paragraph = ends_paragraph(part)

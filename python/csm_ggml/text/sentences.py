@@ -27,7 +27,7 @@ _EITHER = _words(
     "al assn ave bros co corp esq etc inc jan feb mar apr jun jul aug sep sept oct nov dec jr ltd "
     "mon tue tues wed thu thur thurs fri sat sun rd"
 )
-_STARTERS = _words(
+STARTERS = _words(
     "a after all although an and another as at because before but by each even every for from he "
     "her here his how however i if in it its just later many meanwhile my next no not now on once "
     "one only or our perhaps she since so some still such that the their then there these they "
@@ -105,7 +105,7 @@ def _ends_sentence(text: str, match: re.Match[str]) -> bool:
         if before == "i" or match["close"]:
             return True
         first = _WORD.match(text, opening.end())
-        return first is not None and first[0].lower() in _STARTERS
+        return first is not None and first[0].lower() in STARTERS
     return True
 
 
