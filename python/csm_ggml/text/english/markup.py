@@ -30,9 +30,8 @@ _NOTE = re.compile(r"^ {0,3}\[\^[^\]\n]+\]:\s*", re.MULTILINE)
 _UNDERLINE = re.compile(r"(?<=\S)[^\S\n]*\n {0,3}(?:={3,}|-{3,})[^\S\n]*$", re.MULTILINE)
 _HEADING = re.compile(r"^ {0,3}#{1,6}[^\S\n]+(.*?)[^\S\n]*#*[^\S\n]*$", re.MULTILINE)
 _QUOTE = re.compile(r"^ {0,3}(?:>[^\S\n]?)+", re.MULTILINE)
-_ITEM = re.compile(
-    r"^[^\S\n]*[-*+\u2022\u2023\u25aa\u25e6][^\S\n]+(?:\[[ xX]\][^\S\n]+)?(?=\S)(.*)$", re.MULTILINE
-)
+_ITEM = re.compile(r"[^\S\n]*[-*+\u2022\u2023\u25aa\u25e6][^\S\n]+(?:\[[ xX]\][^\S\n]+)?(?=\S)(.*)")
+_CONTINUED = re.compile(r"[^\S\n]{2,}\S|[a-z]")
 _RULE = re.compile(r"[-*_\s]+")
 _TABLE_RULE = re.compile(r"^[^\S\n]*\|?(?:[^\S\n]*:?-{3,}:?[^\S\n]*\|)+[^\n]*$\n?", re.MULTILINE)
 _TABLE_ROW = re.compile(r"^[^\S\n]*\|(.+)\|[^\S\n]*$", re.MULTILINE)
@@ -49,15 +48,20 @@ _EMPHASIS = (
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!|<>~-])")
 
 _NUMBERS = r"\d{1,4}(?:\s?[-\u2013,;]\s?\d{1,4})*"
-_SPOKEN_CITATION = re.compile(
-    rf"(?:(?<=\b[Ii]n )|(?<=\bby )|(?<=\b[Ff]rom )|(?<=\bof )|(?<=\b[Ss]ee )|(?<=\b[Ww]ith )|"
-    rf"(?<=\bto )|(?<=\band )|(?<=\bper )|(?<=\bref\. )|(?<=\bRef\. ))\[({_NUMBERS})\]"
+_BEFORE_SPOKEN = "|".join(
+    rf"(?<=\b{word}\s)"
+    for word in (
+        *("in", "In", "by", "from", "From", "of", "see", "See", "with", "With", "to", "and", "per"),
+        *("ref.", "Ref."),
+    )
 )
+_SPOKEN_CITATION = re.compile(rf"(?:{_BEFORE_SPOKEN})\[({_NUMBERS})\]")
 _CITATION = re.compile(
-    rf"\s?\[(?:{_NUMBERS}|\^[^\]\s]+|[a-z]|(?:note|nb|n)\s\d{{1,3}}|citation needed|"
+    rf"\s?\[(?:{_NUMBERS}|\^[^\]\s]+|(?:note|nb|n)\s\d{{1,3}}|citation needed|"
     rf"clarification needed|when\?|who\?|sic)\](?:\s?[-\u2013,]\s?(?=\[\d))?",
     re.IGNORECASE,
 )
+_LETTER = re.compile(r"(?<=[\w.,;:!?)\"\u201d\u2019])\[[a-z]\]")
 _NAME = r"(?:[A-Z][\w'\u2019-]+|von|van|de|der|et al\.?|and|&)"
 _PAGES = r"(?:,\s?pp?\.\s?[\d\u2013-]+)?"
 _WORK = rf"[A-Z][\w'\u2019-]+(?:,?\s{_NAME})*,?\s(?:1[5-9]|20)\d\d[a-z]?{_PAGES}"
@@ -68,12 +72,13 @@ _NOTE_MARKS = re.compile(
     r"|[\u2020\u2021]"
 )
 _EMOJI = re.compile(
-    "[\u00a9\u00ae\u2122\u203c\u2049\u20e3\u231a-\u23ff\u24c2\u25aa-\u25fe\u2600-\u27bf\u2934\u2935"
-    "\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
+    "[^\\S\n]?[\u00a9\u00ae\u2122\u203c\u2049\u20e3\u231a-\u23ff\u24c2\u25aa-\u25fe\u2600-\u27bf\u2934\u2935"
+    "\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]+"
 )
-_EMOTICON = re.compile(r"(?<!\S)(?:[:;=8][-'^o]?[()DPp/\\|*3]|[xX]D|<3|\^_?\^)(?=[\s.,!?]|$)")
+_EMOTICON = re.compile(
+    r"(?:^|[^\S\n])(?:[:;=8][-'^o]?[()DPp/\\|*3]|[xX]D|<3|\^_?\^)(?=[\s.,!?]|$)", re.MULTILINE
+)
 _SPACES = re.compile(r"[^\S\n]+")
-_SPACE_BEFORE_MARK = re.compile(r"[^\S\n]+([,.;:!?])(?=\s|$)")
 
 
 def plain(text: str) -> str:
@@ -96,7 +101,7 @@ def plain(text: str) -> str:
 def _markdown(text: str) -> str:
     text = _DEFINITION.sub("", _FENCE.sub("", text))
     text = _HEADING.sub(r"\n\1\n", _UNDERLINE.sub("\n", _NOTE.sub("", text)))
-    text = _ITEM.sub(_item, _QUOTE.sub("", text))
+    text = _without_bullets(_QUOTE.sub("", text))
     text = _TABLE_ROW.sub(_row, _TABLE_RULE.sub("", text))
     text = _LINK.sub(r"\1", _IMAGE.sub(r"\1", text))
     text = _ADDRESS.sub(r"\1", _REFERENCE.sub(r"\1", text))
@@ -108,23 +113,34 @@ def _markdown(text: str) -> str:
     return _ESCAPE.sub(r"\1", text)
 
 
-def _item(match: re.Match[str]) -> str:
-    """An entry of a list is a sentence of its own."""
-    words = match[1].rstrip()
-    if _RULE.fullmatch(match[0]):
-        return match[0]
-    return words if words[-1] in ".!?:;," else f"{words}."
+def _without_bullets(text: str) -> str:
+    """Each entry of a list is a sentence of its own; its lines may be wrapped."""
+    lines: list[str] = []
+    is_open = False
+    for line in text.split("\n"):
+        match = None if _RULE.fullmatch(line) else _ITEM.fullmatch(line)
+        goes_on = is_open and match is None and _CONTINUED.match(line) is not None
+        if is_open and not goes_on and lines[-1][-1] not in ".!?:;,":
+            lines[-1] += "."
+        if goes_on:
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(match[1].rstrip() if match else line)
+            is_open = match is not None
+    if is_open and lines[-1][-1] not in ".!?:;,":
+        lines[-1] += "."
+    return "\n".join(lines)
 
 
 def _row(match: re.Match[str]) -> str:
-    cells = [cell.strip() for cell in match[1].split("|")]
-    return ", ".join(cell for cell in cells if cell) + "."
+    cells = [cell.strip() for cell in match[1].split("|") if cell.strip()]
+    return f"{', '.join(cells)}." if cells else ""
 
 
 def _marks(text: str) -> str:
     text = _SPOKEN_CITATION.sub(r"reference \1", text)
-    text = _NOTE_MARKS.sub("", _AUTHORS.sub("", _CITATION.sub("", text)))
-    return _EMOTICON.sub("", _EMOJI.sub(" ", text))
+    text = _NOTE_MARKS.sub("", _AUTHORS.sub("", _LETTER.sub("", _CITATION.sub("", text))))
+    return _EMOTICON.sub("", _EMOJI.sub("", text))
 
 
 def _tidy(text: str, before: str) -> str:
@@ -132,4 +148,4 @@ def _tidy(text: str, before: str) -> str:
     if text == before:
         return text
     lines = [_SPACES.sub(" ", line).strip() for line in text.split("\n")]
-    return _SPACE_BEFORE_MARK.sub(r"\1", "\n".join(lines))
+    return "\n".join(lines)

@@ -149,13 +149,14 @@ _NEXT_NAME = re.compile(r"\s+([A-Z]\w*)")
 
 _AND = re.compile(r"(?<=[\w.)])\s?&\s?(?=\w)")
 _OR = re.compile(r"\b(and)/(or)\b", re.IGNORECASE)
-_EITHER = re.compile(r"(?<![\w/])([A-Za-z][a-z]+)/([a-z]{2,})(?![\w/])")
+_EITHER = re.compile(r"(?<![\w/.-])([A-Za-z][a-z]+)/([a-z]{2,})(?![\w/-])")
 _SLASH = re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])")
 _AT = re.compile(r"(?<=\w)\s@\s(?=\w)")
 _ARROW = re.compile(r"\s?(?:-+>|=+>|[\u2192\u21d2])\s?")
-_DASHES = re.compile(r"\s?(?<!-)--(?!-)\s?")
-_SIGNS = re.compile(r"[*_|\\^~`\u2022]+")
-_BRACKETS = re.compile(r"[<>{}]")
+_DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=\S)\s--(?=\s)\s")
+_FLAG = re.compile(r"(?<![\w-])--(?=[A-Za-z])|(?<!\S)#+(?!\S)")
+_SIGNS = re.compile(r"[_|\\^~\u2022]+")
+_SILENT = re.compile(r"[<>{}*`]")
 
 
 def say_headings(line: str, *, is_heading: bool) -> str:
@@ -184,7 +185,7 @@ def say_signs(text: str) -> str:
     text = _AT.sub(" at ", _AND.sub(" and ", text))
     text = _SLASH.sub(" ", _EITHER.sub(r"\1 or \2", _OR.sub(r"\1 \2", text)))
     text = _DASHES.sub("\u2014", _ARROW.sub(" to ", text))
-    return _BRACKETS.sub("", _SIGNS.sub(" ", text))
+    return _SILENT.sub("", _SIGNS.sub(" ", _FLAG.sub("", text)))
 
 
 def _stop(match: re.Match[str]) -> str:
