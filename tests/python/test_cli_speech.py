@@ -197,6 +197,28 @@ def test_normalizing_and_a_lexicon(
     assert "words.txt, line 1: expected 'word -> respelling'" in capsys.readouterr().err
 
 
+def test_long_texts_are_offered_pieces(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is more than one utterance should hold, in an argument or in a line of a script."""
+    words = "This is long. " * 45
+    Path("script.txt").write_text(f"[0]Hello.\n[1]{words}\n")
+    advice = "are more than the model says well in one go, --long-form batch speaks them in pieces"
+    texts = ([words], 12), (["-f", "script.txt"], 13), ([f"[0]Hello. [1]{words}"], 13)
+    for text, pieces in texts:
+        main(["speak", *text, "-o", "x.wav", *arguments[1:]])
+        assert advice in capsys.readouterr().err
+        batch = ["--long-form", "batch", "--piece-characters", "60", "--max-frames", "1"]
+        assert main(["speak", *text, "-o", "x.wav", *arguments[1:], *batch]) == 0
+        err = capsys.readouterr().err
+        assert advice not in err
+        assert f" {pieces} pieces" in err
+    assert main(["speak", f"[0]{words[:500]}[1]Hi.", "-o", "x.wav", *arguments[1:]]) == 0
+    assert advice not in capsys.readouterr().err
+    assert main(["speak", words * 3, "-o", "x.wav", *arguments]) == 1
+    assert "--long-form batch" in capsys.readouterr().err
+
+
 def test_what_has_no_sound_is_told(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,12 @@ def add_parser(commands: Subparsers[Any]) -> None:
         help="seconds between paragraphs (default: 0.7)",
     )
     group.add_argument(
+        "--piece-characters",
+        type=option("piece_characters"),
+        metavar="N",
+        help="a piece has at most so many characters (default: 200)",
+    )
+    group.add_argument(
         "--batch-size",
         type=option("batch_size"),
         metavar="N",
@@ -293,7 +299,8 @@ def _long_form(args: argparse.Namespace, script: Script) -> LongForm | None:
         mode = "batch" if script.is_long else "off"
     if mode == "off":
         return None
-    given = {name: getattr(args, name) for name in ("pause", "paragraph_pause", "batch_size")}
+    names = ("pause", "paragraph_pause", "batch_size", "piece_characters")
+    given = {name: getattr(args, name) for name in names}
     return LongForm(mode, **{name: value for name, value in given.items() if value is not None})
 
 

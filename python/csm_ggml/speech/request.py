@@ -105,7 +105,8 @@ def check_fits(request: Request, prompts: PromptBuilder, context_length: int) ->
                 f"{which} needs {needed} rows ({text_rows} of text, {before} of "
                 "context segments, "
                 f"at least 1 of speech), but the model's context has {context_length}; "
-                "shorten or split the text, or use less context",
+                "shorten the text, have it spoken in pieces (long_form='batch', --long-form batch) "
+                "or use less context",
                 needed=needed,
                 available=context_length,
             )

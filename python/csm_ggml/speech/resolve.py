@@ -25,6 +25,7 @@ from csm_ggml.speech.options import (
 from csm_ggml.speech.prefix import PrefixCache
 from csm_ggml.speech.request import Conditioning, Request, Settings, check_fits
 from csm_ggml.speech.stop import resolve_stop_rules
+from csm_ggml.text.lexicon import Lexicon, LexiconLike, as_lexicon
 from csm_ggml.text.reading import Text, read_text
 from csm_ggml.text.turns import Turn, check_speaker
 from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
@@ -46,17 +47,6 @@ def check_options(options: Mapping[str, Any]) -> None:
         )
 
 
-def reading_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `read_text` and `split_pieces` among a caller's."""
-    return {name: options.get(name) for name in ("tags", "normalize", "lexicon")}
-
-
-def speakers_of(voices: Sequence[Voice], context: object) -> set[int]:
-    """Numbers that are speakers whatever a text says: of the voices and of the context."""
-    segments = context if isinstance(context, Sequence) else ()
-    return {item.speaker for item in (*voices, *segments) if isinstance(item, Voice | Segment)}
-
-
 class Known:
     """Voice files and segments that were read for one call, so that each is read once."""
 
@@ -64,6 +54,35 @@ class Known:
         self.files: dict[str, Voice] = {}
         self.segments: dict[Segment, SpokenSegment] = {}
         self.conditionings: dict[tuple[object, ...], Conditioning] = {}
+        # Beside each what it was made of, which keeps the identity of a mapping its own.
+        self._lexicons: dict[str | int, tuple[object, Lexicon]] = {}
+
+    def lexicon(self, value: LexiconLike | None) -> Lexicon | None:
+        """The lexicon of an option, made once.
+
+        Raises:
+            As `csm_ggml.text.lexicon.as_lexicon`.
+        """
+        if value is None or isinstance(value, Lexicon):
+            return value
+        key = os.fspath(value) if isinstance(value, str | os.PathLike) else id(value)
+        if key not in self._lexicons:
+            made = as_lexicon(value)
+            assert made is not None
+            self._lexicons[key] = value, made
+        return self._lexicons[key][1]
+
+
+def reading_options(options: Mapping[str, Any], known: Known | None = None) -> dict[str, Any]:
+    """The options of `read_text` and `split_pieces` among a caller's."""
+    lexicon = (Known() if known is None else known).lexicon(options.get("lexicon"))
+    return {"tags": options.get("tags"), "normalize": options.get("normalize"), "lexicon": lexicon}
+
+
+def speakers_of(voices: Sequence[Voice], context: object) -> set[int]:
+    """Numbers that are speakers whatever a text says: of the voices and of the context."""
+    segments = context if isinstance(context, Sequence) else ()
+    return {item.speaker for item in (*voices, *segments) if isinstance(item, Voice | Segment)}
 
 
 class Resolver:
@@ -120,6 +139,7 @@ class Resolver:
                 options,
                 speaker=self.speaker(options, voices),
                 speakers=speakers_of(voices, options.get("context")),
+                known=known,
             ),
             seed=resolve_seed(seed),
             settings=self.settings(options),
@@ -131,7 +151,12 @@ class Resolver:
 
     @staticmethod
     def turns(
-        text: Text, options: Mapping[str, Any], *, speaker: int, speakers: Collection[int]
+        text: Text,
+        options: Mapping[str, Any],
+        *,
+        speaker: int,
+        speakers: Collection[int],
+        known: Known | None = None,
     ) -> tuple[Turn, ...]:
         """What is said, from a caller's text and options.
 
@@ -140,11 +165,12 @@ class Resolver:
             options: As `request`.
             speaker: Who says text before a first tag.
             speakers: Numbers that are speakers whatever the text says.
+            known: What was read for an earlier request of the same call.
 
         Raises:
             ValueError: If there is nothing to say, or a tag, a pause or an option is not right.
         """
-        how = reading_options(options)
+        how = reading_options(options, known)
         return tuple(read_text(text, speaker=speaker, speakers=speakers, **how))
 
     def checked(self, request: Request) -> Request:

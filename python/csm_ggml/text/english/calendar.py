@@ -46,6 +46,7 @@ _YEARS = re.compile(rf"(?<![\w.,/$-])({_YEAR})\s?[-\u2013]\s?({_YEAR}|\d{{2}})(?
 _SHORT_YEAR = re.compile(r"(?<!\w)['\u2019](\d{2})(?![\w'\u2019])")
 
 _HALF = r"\s?(?P<half>[aApP])\.?\s?[mM](?:\.|\b)"
+_TO_TIME = re.compile(r"(?<=\d:[0-5]\d)\s?[-\u2013]\s?(?=\d{1,2}:[0-5]\d(?![\d:]))")
 _TIME = re.compile(
     rf"{START}(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?(?![\d:])"
     rf"(?:{_HALF})?"
@@ -72,7 +73,7 @@ def say_dates(text: str) -> str:
 
 def say_times(text: str) -> str:
     """Say times of the day, and durations of hours, minutes and seconds, in words."""
-    return _HOUR.sub(_hour, _TIME.sub(_time, text))
+    return _HOUR.sub(_hour, _TIME.sub(_time, _TO_TIME.sub(" to ", text)))
 
 
 def _month(written: str) -> str:

@@ -98,6 +98,7 @@ _UNITS = {
     "nm": "nanometer",
     "m": "meter",
     "ft": "foot",
+    "in.": "inch",
     "yd": "yard",
     "mi": "mile",
     "ha": "hectare",
@@ -184,8 +185,12 @@ _MEASURE = re.compile(
 _PER_UNIT = re.compile(
     rf"(?P<amount>{_DECIMAL})\s?(?P<unit>{_UNIT})/(?P<per>s|h|min|day|week|month|year|kg|l|L)\b"
 )
-_PER = {"s": "second", "h": "hour", "min": "minute", "kg": "kilogram", "l": "liter", "L": "liter"}
+_PER = {
+    **{"hr": "hour", "wk": "week", "mo": "month", "yr": "year"},
+    **{"s": "second", "h": "hour", "min": "minute", "kg": "kilogram", "l": "liter", "L": "liter"},
+}
 _HEIGHT = re.compile(rf"{START}(\d)['\u2032\u2019]\s?(1[01]|\d)(?:[\"\u2033\u201d]|'')")
+_FEET = re.compile(rf"{START}(\d)\s?ft\.?\s(1[01]|\d)\s?in\b\.?")
 _TIMES = re.compile(rf"{START}({_DECIMAL})x(?!\w)")
 _BY = re.compile(
     rf"{START}({_DECIMAL})\s?[x\u00d7]\s?({_DECIMAL})(?:\s?[x\u00d7]\s?({_DECIMAL}))?(?!\w|\s?=)"
@@ -209,6 +214,7 @@ _POWER = re.compile(
 )
 _RATIO = re.compile(rf"{START}(\d+):(\d+)(?![\w:])")
 _RANGE = re.compile(rf"{START}({NUMBER})\s?[-\u2013\u2014]\s?({NUMBER})(?![\w/-]|[.,]\d)")
+_THOUSANDS = re.compile(rf"{START}({NUMBER})(k|M)\b(?!['\u2019-])")
 _ORDINAL = re.compile(rf"{START}({NUMBER})(?:st|nd|rd|th)\b")
 _OPERATORS = (
     (re.compile(r"(?<=\w)\s?\+\s?(?=[\d(])|(?<=\w)\s\+\s(?=\w)"), " plus "),
@@ -254,7 +260,7 @@ def say_amounts(text: str) -> str:
     text = _MONEY.sub(_money, text)
     text = _MONEY_AFTER.sub(_money, text)
     text = _CENTS.sub(lambda m: f"{number(m[1])} {'cent' if m[1] == '1' else 'cents'}", text)
-    text = _HEIGHT.sub(_height, text)
+    text = _FEET.sub(_height, _HEIGHT.sub(_height, text))
     text = _VULGAR.sub(_vulgar, text)
     text = _PER_UNIT.sub(_per_unit, text)
     text = _MEASURE.sub(_measure, text)
@@ -269,6 +275,7 @@ def say_numbers(text: str) -> str:
     text = _POWER.sub(_power, text)
     text = _RATIO.sub(lambda match: f"{number(match[1])} to {number(match[2])}", text)
     text = _RANGE.sub(_range, text)
+    text = _THOUSANDS.sub(lambda match: f"{number(match[1])} {_SCALES[match[2]]}", text)
     text = _ORDINAL.sub(lambda match: _ordinal(match[1]), text)
     for pattern, words in _OPERATORS:
         text = pattern.sub(words, text)
@@ -293,7 +300,11 @@ def _money(match: re.Match[str]) -> str:
         said = _coins(amount, one, many, part)
     if found.get("adjective"):
         said = f"{_decimal(amount)} {scale}".rstrip() + f" {one} {found['adjective'][1:]}"
-    return minus + said + (f" per {found['per']}" if found.get("per") else "")
+    return minus + said + _per(found.get("per"))
+
+
+def _per(unit: str | None) -> str:
+    return f" per {_PER.get(unit, unit)}" if unit else ""
 
 
 def _coins(amount: str, one: str, many: str, part: str) -> str:
