@@ -1,10 +1,13 @@
 """Speaker tags, pauses, paragraphs, and what counts as the same text."""
 
+import contextlib
+import time
 import warnings
 from typing import Any
 
 import pytest
 from csm_ggml import Turn
+from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.text.characters import clean, one_line
 from csm_ggml.text.reading import read_text
 from csm_ggml.text.scripts import decode_text, read_script
@@ -299,3 +302,42 @@ def test_files_in_unicode(encoding: str) -> None:
 def test_files_in_other_encodings(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_text(data, "x.txt")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(
+            "[1]",
+            "[1] ",
+            "[1]\n",
+            "A. [2]B. ",
+            "[pause ",
+            "[pause] a ",
+            "[",
+            "[[1",
+            " ",
+            "\n",
+            "\f",
+        ),
+        *(
+            "\u200b",
+            "\u200c",
+            "a\n",
+            "a\n\n",
+            "* * *\n\n",
+            "Title\nText.\n",
+            "\r\n",
+            '"',
+            "\U0001f600",
+        ),
+    ],
+)
+def test_time_grows_with_the_text_and_not_with_its_square(part: str) -> None:
+    """Two hundred thousand characters; with a square it would be minutes."""
+    text = "[0]Hello. " + part * (200_000 // len(part))
+    started = time.process_time()
+    with contextlib.suppress(ValueError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        split_pieces(text, speaker=0, characters=200)
+    assert time.process_time() - started < 10

@@ -10,7 +10,7 @@ PARAGRAPH_PAUSE = 0.7
 USUAL_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 
-_PAUSE = re.compile(r"\[\s*pause\b([^\]\n]*)\]", re.IGNORECASE)
+_PAUSE = re.compile(r"\[\s{0,9}pause\b([^\[\]\n]{0,40})\]", re.IGNORECASE)
 # Marks that belong to the words before a pause: "wait [pause 1s]."
 _LEFT_BEHIND = re.compile(r"\s*([.,;:!?\u2026]+)(?=\s|$)")
 _SECONDS = re.compile(
