@@ -9,11 +9,12 @@ csm.generate("[0]Hello there.").save("hello.wav")
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from csm_ggml._core import __version__
-    from csm_ggml.audio.audio import Audio, SpokenTurn
+    from csm_ggml.audio.audio import Audio, TurnSpan
     from csm_ggml.audio.stats import Stats
     from csm_ggml.conversation import Conversation
     from csm_ggml.csm import CSM
@@ -58,9 +59,9 @@ __all__ = [
     "Recording",
     "SchedulerStats",
     "Segment",
-    "SpokenTurn",
     "Stats",
     "Turn",
+    "TurnSpan",
     "Voice",
     "VoiceFileError",
     "__version__",
@@ -88,7 +89,7 @@ _HOMES = {
     "Progress": "longform.recording",
     "Recording": "longform.recording",
     "Segment": "voices.segment",
-    "SpokenTurn": "audio.audio",
+    "TurnSpan": "audio.audio",
     "Stats": "audio.stats",
     "Turn": "text.turns",
     "Voice": "voices.voice",
@@ -96,8 +97,16 @@ _HOMES = {
     "__version__": "_core",
 }
 
+# Former names of what is public.
+_FORMER = {"SpokenTurn": "TurnSpan"}
+
 
 def __getattr__(name: str) -> object:
+    if name in _FORMER:
+        warnings.warn(
+            f"csm_ggml.{name} is now csm_ggml.{_FORMER[name]}", DeprecationWarning, stacklevel=2
+        )
+        return __getattr__(_FORMER[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"csm_ggml.{_HOMES[name]}"), name)

@@ -17,7 +17,7 @@ from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.utterance import WHOLE, ChunkSizes
 from csm_ggml.text.reading import Text
 from csm_ggml.text.turns import check_speaker
-from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment
 from csm_ggml.voices.segment import Segment
 
 # Unread speech after which a stream pauses.
@@ -59,7 +59,7 @@ class Conversation:
         self._owner: int | None = None
         self._dialogue = scheduler.lease(self._conditioning)
         scheduler.release_with(self, self._dialogue)
-        self._segments: tuple[SpokenSegment, ...] = ()
+        self._segments: tuple[EncodedSegment, ...] = ()
         self._closed = False
 
     @property

@@ -13,7 +13,7 @@ from csm_ggml.speech.request import Conditioning, Request, Settings
 from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.utterance import WHOLE, ChunkSizes
 from csm_ggml.text.turns import parse_turns
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 
 CODEBOOKS = 2
 FRAME_SIZE = 4
@@ -224,7 +224,7 @@ def request(
     text: str,
     max_frames: int | None = 5,
     *,
-    context: Sequence[SpokenSegment] = (),
+    context: Sequence[EncodedSegment] = (),
     seed: int = 1,
     sound: bool = True,
     **settings: Any,

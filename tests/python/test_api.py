@@ -14,7 +14,15 @@ import csm_ggml
 import numpy as np
 import pytest
 import soundfile
-from csm_ggml import CSM, Audio, ContextLengthError, ModelFormatError, ModelNotFoundError, Segment
+from csm_ggml import (
+    CSM,
+    Audio,
+    ContextLengthError,
+    ModelFormatError,
+    ModelNotFoundError,
+    Segment,
+    Turn,
+)
 from csm_ggml.convert import make_random
 from csm_ggml.speech.options import Sampling
 
@@ -102,6 +110,27 @@ def test_turns_are_one_audio(csm: CSM) -> None:
     assert np.array_equal(audio.codes[:6], alone.codes)
     assert np.array_equal(audio.samples[: len(alone.samples)], alone.samples)
     assert not np.array_equal(audio.codes[6:], csm.generate_codes("[1]Two.", seed=5, max_frames=6))
+
+
+def test_pauses_are_silence_before_a_turn(csm: CSM) -> None:
+    plain = csm.generate([Turn(0, "One."), Turn(1, "Two.")], seed=5, max_frames=6)
+    turns = [Turn(0, "One.", 0.25), Turn(1, "Two.", 0.5)]
+    audio = csm.generate(turns, seed=5, max_frames=6)
+    assert np.array_equal(audio.codes, plain.codes)
+    half = csm.sample_rate // 2
+    assert len(audio.samples) == len(plain.samples) + half + half // 2
+    assert audio.stats.audio_seconds == pytest.approx(audio.duration)
+    for number in (0, 1):
+        ours, theirs = audio.turn(number), plain.turn(number)
+        assert np.array_equal(ours.samples, theirs.samples)
+        assert np.array_equal(ours.codes, theirs.codes)
+        span = audio.turns[number]
+        silence = half // 2 if number == 0 else half
+        assert not audio.samples[span.sample_start - silence : span.sample_start].any()
+    chunks = list(csm.stream(turns, seed=5, max_frames=6, chunk_frames=2))
+    assert same(Audio.concatenate(chunks), audio)
+    with pytest.raises(IndexError):
+        audio.turn(2)
 
 
 def test_a_turn_before_is_context(csm: CSM) -> None:
@@ -407,6 +436,8 @@ def test_public_names() -> None:
         assert getattr(csm_ggml, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         csm_ggml.nonsense  # noqa: B018
+    with pytest.warns(DeprecationWarning, match=r"now csm_ggml\.TurnSpan"):
+        assert csm_ggml.SpokenTurn is csm_ggml.TurnSpan
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from csm_ggml import Audio, AudioFileError, SpokenTurn, Stats
+from csm_ggml import Audio, AudioFileError, Stats, TurnSpan
 from csm_ggml.audio.audio import load_audio, to_mono, to_pcm16
 
 RATE = 24000
@@ -24,7 +24,7 @@ STATS = Stats(
 
 
 def audio(samples: np.ndarray) -> Audio:
-    turn = SpokenTurn(0, 0, "Hi", 0, 1, "eos", 1)
+    turn = TurnSpan(0, 0, "Hi", 0, 1, "eos", 1)
     return Audio(samples, RATE, np.ones((1, 2), np.int32), "eos", 7, (turn,), STATS)
 
 

@@ -80,7 +80,7 @@ def test_a_file_and_stdin_hold_one_turn_a_line(model: str, tmp_path: Path) -> No
     (tmp_path / "script.txt").write_bytes(b"\xef\xbb\xbf" + script.encode())
     arguments = ["-q", "-m", model, *MODEL, "--seed", "1", "--max-frames", "2"]
     assert main(["speak", "-f", "script.txt", "-o", "file.wav", *arguments]) == 0
-    assert main(["speak", "[1]One.[1]Two.[0]Three.", "-o", "text.wav", *arguments]) == 0
+    assert main(["speak", "[1]One.[pause 0.7s]Two.[0]Three.", "-o", "text.wav", *arguments]) == 0
     piped = command("speak", "-o", "pipe.wav", *arguments, stdin=script.encode())
     assert piped.returncode == 0
     dash = command("speak", "-", "-o", "dash.wav", *arguments, stdin=script.encode())
@@ -383,3 +383,16 @@ def test_speaking_loads_only_what_it_needs(model: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", check, model], capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_verbose(model: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "x.wav")
+    command = [sys.executable, "-m", "csm_ggml", "speak", "Hi.", "--max-frames", "2", "-o", out]
+    for flag, told in (("-v", ["loaded"]), ("-vv", ["loaded", "job 1 has slot 0", "job 1 ends"])):
+        done = subprocess.run(
+            [*command, "-m", model, flag], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert all(words in done.stderr for words in told)
+    done = subprocess.run([*command, "-m", model], capture_output=True, text=True, timeout=60)
+    assert "weights on" not in done.stderr

@@ -12,7 +12,7 @@ from csm_ggml.speech.request import Request, check_fits
 from csm_ggml.speech.stop import StopRules
 from csm_ggml.speech.utterance import ChunkSizes
 from csm_ggml.text.turns import Turn
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 from fakes import (
     CODEBOOKS,
     END,
@@ -94,7 +94,7 @@ def test_too_long_a_text_is_an_error_with_both_numbers(prompts: PromptBuilder) -
 
 
 def test_context_segments_count(prompts: PromptBuilder) -> None:
-    spoken = SpokenSegment(Turn(0, "a"), np.ones((5, CODEBOOKS), np.int32))
+    spoken = EncodedSegment(Turn(0, "a"), np.ones((5, CODEBOOKS), np.int32))
     with pytest.raises(ContextLengthError, match=r"needs 19 rows \(6 of text, 12 of context"):
         check_fits(request("a", context=(spoken,)), prompts, 18)
 
@@ -120,7 +120,7 @@ def test_turns_follow_in_the_same_slot() -> None:
 
 
 def test_oldest_turns_are_forgotten_whole() -> None:
-    context = SpokenSegment(Turn(0, "v"), np.full((1, CODEBOOKS), 9, np.int32))
+    context = EncodedSegment(Turn(0, "v"), np.full((1, CODEBOOKS), 9, np.int32))
     script = [(1, 1), (1, 1), END, (2, 2), (2, 2), END, (3, 3), END]
     engine = ScriptedEngine([script], context=34)
     steps = frames(engine, request("[0]a[0]b[0]c", max_frames=8, context=(context,)))

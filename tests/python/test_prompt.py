@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from csm_ggml import Audio, Segment, Stats
 from csm_ggml.text.turns import Turn
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 from fakes import CODEBOOKS, LetterTokenizer
 
 
@@ -25,7 +25,7 @@ def test_context_comes_first_and_each_audio_ends_with_zeros(prompts: PromptBuild
     codes = np.array([[1, 2], [3, 4]], np.int32)
     silent = np.zeros((0, CODEBOOKS), np.int32)
     rows = prompts.prompt(
-        [SpokenSegment(Turn(1, "a"), codes), SpokenSegment(Turn(0, "b"), silent)], Turn(1, "c")
+        [EncodedSegment(Turn(1, "a"), codes), EncodedSegment(Turn(0, "b"), silent)], Turn(1, "c")
     )
     text = [1000, 91, 49, 93, 97, 1001]
     assert rows.text.tolist() == [

@@ -25,7 +25,7 @@ from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.stop import StopRules
 from csm_ggml.speech.utterance import WHOLE, ChunkSizes
 from csm_ggml.text.turns import Turn
-from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment
 from fakes import HashEngine, letter_prompts, request, scheduler_of
 
 FRAME = ChunkSizes(1, 1)
@@ -54,7 +54,7 @@ def check_free(scheduler: Scheduler, engine: HashEngine) -> None:
 
 # Random schedules
 
-VOICE = SpokenSegment(Turn(0, "voice"), np.full((3, 2), 5, np.int32))
+VOICE = EncodedSegment(Turn(0, "voice"), np.full((3, 2), 5, np.int32))
 
 
 def conditionings() -> list[Conditioning]:
@@ -414,7 +414,7 @@ def test_leases_are_parked_and_taken_up_again() -> None:
     engine = HashEngine(slots=2, context=400)
     scheduler = scheduler_of(engine)
     leases = [scheduler.lease(Conditioning()) for _ in range(9)]
-    histories: list[tuple[SpokenSegment, ...]] = [()] * 9
+    histories: list[tuple[EncodedSegment, ...]] = [()] * 9
     rows = 0
     for turn in range(4):
         for number, lease in enumerate(leases):

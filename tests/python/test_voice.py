@@ -14,7 +14,7 @@ from csm_ggml.convert import make_random, quantize_file
 from csm_ggml.loading.codec_probe import probe, same_codec
 from csm_ggml.speech.prefix import KEEP, PrefixCache
 from csm_ggml.text.turns import Turn
-from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_frames": 8}
 DRAWN: dict[str, Any] = {"seed": 3, "max_frames": 8}
@@ -255,7 +255,7 @@ def test_the_cache_is_bounded(csm: CSM) -> None:
     made = []
     for number in range(KEEP + 1):
         codes = np.full((1, 8), number, np.int32)
-        made.append([SpokenSegment(Turn(0, "a"), codes)])
+        made.append([EncodedSegment(Turn(0, "a"), codes)])
     first = cache.get(made[0], prompts)
     assert cache.get(made[0], prompts) is first
     for segment in made[1:]:

@@ -32,7 +32,7 @@ MOST_RATE = 768_000
 
 
 @dataclass(frozen=True)
-class SpokenTurn:
+class TurnSpan:
     """Where a turn lies in an `Audio`.
 
     Attributes:
@@ -44,6 +44,8 @@ class SpokenTurn:
         finish_reason: "eos" if the model ended the turn; else "max_frames", "silence" or "loop",
             for the rule that did; None if it goes on in the next chunk of a stream.
         seed: Of the attempt that was kept, where turns are drawn again; else the request's.
+        sample_start: First sample of the turn in this Audio, after the pause before it.
+        samples: Samples of the turn in this Audio.
     """
 
     index: int
@@ -53,6 +55,8 @@ class SpokenTurn:
     frames: int
     finish_reason: str | None
     seed: int
+    sample_start: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +80,7 @@ class Audio:
     codes: npt.NDArray[np.int32]
     finish_reason: str | None
     seed: int
-    turns: tuple[SpokenTurn, ...]
+    turns: tuple[TurnSpan, ...]
     stats: Stats
 
     @property
@@ -130,8 +134,8 @@ class Audio:
         for chunk in chunks:
             if not isinstance(chunk, Audio):
                 raise TypeError(f"chunks must be Audio, got {chunk!r}")
-        turns: list[SpokenTurn] = []
-        offset = 0
+        turns: list[TurnSpan] = []
+        offset, sample_offset = 0, 0
         for chunk in chunks:
             for turn in chunk.turns:
                 goes_on = bool(turns) and turns[-1].finish_reason is None
@@ -139,11 +143,19 @@ class Audio:
                     turns[-1] = replace(
                         turns[-1],
                         frames=turns[-1].frames + turn.frames,
+                        samples=turns[-1].samples + turn.samples,
                         finish_reason=turn.finish_reason,
                     )
                 else:
-                    turns.append(replace(turn, start=offset + turn.start))
+                    turns.append(
+                        replace(
+                            turn,
+                            start=offset + turn.start,
+                            sample_start=sample_offset + turn.sample_start,
+                        )
+                    )
             offset += len(chunk.codes)
+            sample_offset += len(chunk.samples)
         return replace(
             chunks[-1],
             samples=np.concatenate([chunk.samples for chunk in chunks]),
@@ -151,8 +163,26 @@ class Audio:
             turns=tuple(turns),
         )
 
+    def turn(self, number: int) -> Audio:
+        """The speech of one turn alone, without the pause before it.
+
+        Args:
+            number: Which of `turns`.
+
+        Raises:
+            IndexError: If there is no such turn.
+        """
+        turn = self.turns[number]
+        first, last = turn.sample_start, turn.sample_start + turn.samples
+        return replace(
+            self,
+            samples=self.samples[first:last],
+            codes=self.codes[turn.start : turn.start + turn.frames],
+            finish_reason=turn.finish_reason,
+            turns=(replace(turn, start=0, sample_start=0),),
+        )
+
     def __repr__(self) -> str:
-        """One line for people."""
         return (
             f"Audio({self.duration:.2f} s at {self.sample_rate} Hz, {len(self.codes)} frames, "
             f"finish_reason={self.finish_reason!r}, seed={self.seed})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not hasattr(parsed, "run"):
                 parsed.parser.print_help(sys.stderr)
                 return EXIT_USAGE
+            if getattr(parsed, "verbose", 0):
+                _log_to_stderr(parsed.verbose)
             if getattr(parsed, "quiet", False):
                 warnings.simplefilter("ignore")
             code = parsed.run(parsed)
@@ -114,7 +117,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
         importlib.import_module(f"csm_ggml.cli.{name}").add_parser(commands)
+    _add_verbose(parser)
     return parser
+
+
+def _add_verbose(parser: argparse.ArgumentParser) -> None:
+    """Give -v to the innermost subcommands: `voice create -v`."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _add_verbose(inner)
+            return
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log what happens; -vv: in detail"
+    )
+
+
+def _log_to_stderr(verbose: int) -> None:
+    level = logging.DEBUG if verbose > 1 else logging.INFO
+    logging.basicConfig(format=f"{PROGRAM}: %(relativeCreated)d ms: %(message)s")
+    logging.getLogger("csm_ggml").setLevel(level)
 
 
 class _Version(argparse.Action):

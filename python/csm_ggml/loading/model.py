@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from csm_ggml.loading.calls import core_call
 from csm_ggml.loading.codec import Codec
 from csm_ggml.loading.fingerprint import fingerprint
 from csm_ggml.loading.geometry import Geometry
+from csm_ggml.log import logger
 from csm_ggml.text.tokenizer import TextTokenizer
 
 
@@ -64,8 +66,17 @@ class Model:
         files = hub.resolve(name_or_path, **where)
         load_backends()
         paths = [core_path(path) for path in files.paths]
+        started = time.perf_counter()
         with core_call():
             core = _core.Model(paths, device=check_device(device), threads=threads)
+        logger.info(
+            "loaded %s: %.0f MB of weights on %s, %d threads, %.2f s",
+            files.name,
+            core.weight_bytes / 1e6,
+            core.device,
+            core.threads,
+            time.perf_counter() - started,
+        )
         return cls(core, name=files.name, files=files.paths)
 
     @property

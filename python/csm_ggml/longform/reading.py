@@ -23,7 +23,7 @@ from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.stop import worst
 from csm_ggml.speech.window import as_done
 from csm_ggml.text.reading import Text
-from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment
 
 MODES = ("batch", "chain")
 # Below this the ends of a piece are silence. Some of it stays: breath and the end of a last sound.
@@ -181,7 +181,7 @@ class LongReading:
         totals = _Totals()
         known = known or {}
         spoken: dict[int, Audio] = {}
-        anchors: list[tuple[int, SpokenSegment]] = []
+        anchors: list[tuple[int, EncodedSegment]] = []
         for index in self.anchors():
             if index < start:
                 codes = known[index]
@@ -189,7 +189,7 @@ class LongReading:
                 context = tuple(segment for _, segment in anchors)
                 spoken[index] = audio = self._say(self._after(index, context))
                 codes = audio.codes
-            anchors.append((index, SpokenSegment(self.pieces[index].turn, codes)))
+            anchors.append((index, EncodedSegment(self.pieces[index].turn, codes)))
         make = self._chain if self.form.mode == "chain" else self._batch
         following = start
         for index, audio in make(start, anchors, spoken, known):
@@ -201,7 +201,7 @@ class LongReading:
     def _batch(
         self,
         start: int,
-        anchors: Sequence[tuple[int, SpokenSegment]],
+        anchors: Sequence[tuple[int, EncodedSegment]],
         spoken: Mapping[int, Audio],
         known: Mapping[int, npt.NDArray[np.int32]],
     ) -> Iterator[tuple[int, Audio]]:
@@ -217,7 +217,7 @@ class LongReading:
     def _chain(
         self,
         start: int,
-        anchors: Sequence[tuple[int, SpokenSegment]],
+        anchors: Sequence[tuple[int, EncodedSegment]],
         spoken: Mapping[int, Audio],
         known: Mapping[int, npt.NDArray[np.int32]],
     ) -> Iterator[tuple[int, Audio]]:
@@ -229,9 +229,9 @@ class LongReading:
             if index in early:
                 audio = early[index]
             else:
-                previous: tuple[SpokenSegment, ...] = ()
+                previous: tuple[EncodedSegment, ...] = ()
                 if before is not None and index - 1 not in are_anchors:
-                    previous = (SpokenSegment(self.pieces[index - 1].turn, before),)
+                    previous = (EncodedSegment(self.pieces[index - 1].turn, before),)
                 audio = self._say(self._after(index, context, previous))
             before = audio.codes
             yield index, audio
@@ -251,8 +251,8 @@ class LongReading:
     def _after(
         self,
         index: int,
-        anchors: tuple[SpokenSegment, ...],
-        previous: tuple[SpokenSegment, ...] = (),
+        anchors: tuple[EncodedSegment, ...],
+        previous: tuple[EncodedSegment, ...] = (),
     ) -> Request:
         """A piece's request; what was spoken before is left out where it does not fit."""
         request = self.request(index)
@@ -277,15 +277,16 @@ class LongReading:
         pause = piece.pause
         if pause is None and index:
             pause = form.paragraph_pause if piece.paragraph else form.pause
-        if pause:
-            samples = np.concatenate([np.zeros(round(pause * rate), np.float32), samples])
-        turns = tuple(replace(turn, index=index) for turn in audio.turns)
+        silence = np.zeros(round((pause or 0.0) * rate), np.float32)
+        [turn] = audio.turns
+        turn = replace(turn, index=index, sample_start=len(silence), samples=len(samples))
+        samples = np.concatenate([silence, samples])
         totals.add(audio, len(samples) / rate)
         last = index == len(self.pieces) - 1
         return replace(
             audio,
             samples=samples,
-            turns=turns,
+            turns=(turn,),
             seed=self.seed,
             finish_reason=worst([*totals.reasons]) if last else None,
             stats=totals.stats(),

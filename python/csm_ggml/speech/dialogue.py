@@ -19,7 +19,7 @@ from csm_ggml.speech.engine import Costs, Engine
 from csm_ggml.speech.prefix import KVPrefix
 from csm_ggml.speech.request import Conditioning
 from csm_ggml.text.turns import Turn
-from csm_ggml.voices.prompt import PromptBuilder, Rows, SpokenSegment, concatenate
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder, Rows, concatenate
 
 # Segments said before are forgotten, oldest first, when fewer rows than this share of the context
 # are left for a turn's speech; then so many that half of the context is free, because those kept
@@ -77,7 +77,7 @@ class Dialogue:
     """
 
     def __init__(self, prompts: PromptBuilder, conditioning: Conditioning) -> None:
-        self.segments: list[SpokenSegment] = []
+        self.segments: list[EncodedSegment] = []
         self.slot: int | None = None
         self.parked: bytes | None = None
         self._prompts = prompts
@@ -117,7 +117,7 @@ class Dialogue:
 
     # Turns
 
-    def align(self, engine: Engine, history: Sequence[SpokenSegment]) -> None:
+    def align(self, engine: Engine, history: Sequence[EncodedSegment]) -> None:
         """Let the cache follow another list of segments; what both begin with is kept."""
         kept = 0
         for ours, theirs in zip(self.segments, history, strict=False):
@@ -176,7 +176,7 @@ class Dialogue:
             codes: (frames, codebooks).
             eos: Whether the model ended the turn itself.
         """
-        self.segments.append(SpokenSegment(turn, codes))
+        self.segments.append(EncodedSegment(turn, codes))
         self._marks.append(engine.position(self._slot) - (1 if eos else 0))
         self._ended = eos
 

@@ -14,7 +14,7 @@ from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.errors import JobCancelled
 from csm_ggml.speech.request import Request
-from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment
 
 # Windows does not interrupt a wait for a lock, so that Ctrl-C has to be looked for.
 _WAIT_SECONDS = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
@@ -52,7 +52,7 @@ class Outbox:
         """
         self.condition = threading.Condition()
         self.stats: Stats | None = None
-        self.segments: tuple[SpokenSegment, ...] = ()
+        self.segments: tuple[EncodedSegment, ...] = ()
         self.error: BaseException | None = None
         self.done = False
         self.cancelled = False
@@ -79,7 +79,7 @@ class Outbox:
             self._notify()
 
     def finish(
-        self, error: BaseException | None = None, segments: tuple[SpokenSegment, ...] = ()
+        self, error: BaseException | None = None, segments: tuple[EncodedSegment, ...] = ()
     ) -> None:
         """Say that there is no further chunk."""
         with self.condition:
@@ -154,7 +154,7 @@ class Job:
         return self._outbox.state
 
     @property
-    def segments(self) -> tuple[SpokenSegment, ...]:
+    def segments(self) -> tuple[EncodedSegment, ...]:
         """What its dialogue remembers, oldest first; empty until it is done."""
         return self._outbox.segments
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from csm_ggml.audio.watermark import Watermark, apply_watermark
 from csm_ggml.errors import DeadlineExceeded, JobCancelled
 from csm_ggml.loading.geometry import Geometry
+from csm_ggml.log import logger
 from csm_ggml.speech.admission import StepTimes
 from csm_ggml.speech.dialogue import Dialogue
 from csm_ggml.speech.engine import Decoder, Engine
@@ -28,6 +29,7 @@ from csm_ggml.speech.options import Sampling
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.utterance import Attempt, ChunkSizes, Utterance
 from csm_ggml.speech.worker import Work, Worker
+from csm_ggml.voices.prompt import EncodedSegment
 
 # Rows of prompts in one tick: while nobody speaks; while only bulk work does; and at least.
 ROWS_ALONE = 256
@@ -278,12 +280,13 @@ class Loop:
                 entry.speaker.abandon(self._engine)
             self._free(entry)
         self._frames = [frame for frame in self._frames if frame.entry is not entry]
-        said: tuple[object, ...] = ()
+        logger.debug("job %d ends: %s", entry.number, "spoken" if error is None else repr(error))
+        said: tuple[EncodedSegment, ...] = ()
         if entry.utterance is not None:
             said = tuple(entry.utterance.dialogue.segments)
             if error is None:
                 self.meter.ended(time.perf_counter() - entry.admitted)
-        entry.outbox.finish(error, said)  # type: ignore[arg-type]
+        entry.outbox.finish(error, said)
 
     def _free(self, entry: Entry) -> None:
         """Give up the slot of a job that the engine has done with."""
@@ -370,6 +373,7 @@ class Loop:
         if self._decoder is not None:
             entry.stream = self._decoder.save(slot)
         self._engine.close(entry.speaker.dialogue.park(self._engine))
+        logger.debug("job %d is parked", entry.number)
         self._active.remove(entry)
         self._parked.append(entry)
         entry.outbox.state = "parked"
@@ -391,6 +395,12 @@ class Loop:
                 self._decoder.load(slot, entry.stream)
             entry.stream = entry.idle_since = None
             return
+        logger.debug(
+            "job %d has slot %d after %.0f ms",
+            entry.number,
+            slot,
+            1e3 * (now - entry.request.asked),
+        )
         self._queue.remove(entry)
         self._active.append(entry)
         dialogue = entry.lease or self._make_dialogue(entry.request)

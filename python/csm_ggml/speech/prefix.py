@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csm_ggml.voices.prompt import PromptBuilder, Rows, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder, Rows
 
 # Prefixes that a model remembers; of a long voice of CSM-1B each holds up to 64 MB.
 KEEP = 8
@@ -28,7 +28,7 @@ class KVPrefix:
     data: bytes | None = None
 
 
-def prefix_key(segments: Sequence[SpokenSegment]) -> str:
+def prefix_key(segments: Sequence[EncodedSegment]) -> str:
     """A digest of the segments: speakers, texts and codes."""
     digest = hashlib.sha256()
     for segment in segments:
@@ -50,7 +50,7 @@ class PrefixCache:
         self._lock = threading.Lock()
 
     def get(
-        self, segments: Sequence[SpokenSegment], prompts: PromptBuilder, data: bytes | None = None
+        self, segments: Sequence[EncodedSegment], prompts: PromptBuilder, data: bytes | None = None
     ) -> KVPrefix:
         """The prefix of these segments.
 

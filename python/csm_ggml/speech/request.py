@@ -10,7 +10,7 @@ from csm_ggml.speech.options import Length, Sampling
 from csm_ggml.speech.prefix import KVPrefix
 from csm_ggml.speech.stop import StopRules
 from csm_ggml.text.turns import Turn
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +25,12 @@ class Conditioning:
         prefix: The rows of the voices; None without voices.
     """
 
-    voices: tuple[SpokenSegment, ...] = ()
-    context: tuple[SpokenSegment, ...] = ()
+    voices: tuple[EncodedSegment, ...] = ()
+    context: tuple[EncodedSegment, ...] = ()
     prefix: KVPrefix | None = None
 
     @property
-    def segments(self) -> tuple[SpokenSegment, ...]:
+    def segments(self) -> tuple[EncodedSegment, ...]:
         """All segments, voices first."""
         return self.voices + self.context
 
@@ -71,7 +71,7 @@ class Request:
     seed: int
     settings: Settings = field(default_factory=Settings)
     conditioning: Conditioning = field(default_factory=Conditioning)
-    history: tuple[SpokenSegment, ...] = ()
+    history: tuple[EncodedSegment, ...] = ()
     sound: bool = True
     asked: float = field(default_factory=time.perf_counter)
 

@@ -28,7 +28,7 @@ from csm_ggml.speech.stop import resolve_stop_rules
 from csm_ggml.text.lexicon import Lexicon, LexiconLike, as_lexicon
 from csm_ggml.text.reading import Text, read_text
 from csm_ggml.text.turns import Turn, check_speaker
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 from csm_ggml.voices.segment import Segment
 from csm_ggml.voices.voice import Voice
 
@@ -52,7 +52,7 @@ class Known:
 
     def __init__(self) -> None:
         self.files: dict[str, Voice] = {}
-        self.segments: dict[Segment, SpokenSegment] = {}
+        self.segments: dict[Segment, EncodedSegment] = {}
         self.conditionings: dict[tuple[object, ...], Conditioning] = {}
         # Beside each what it was made of, which keeps the identity of a mapping its own.
         self._lexicons: dict[str | int, tuple[object, Lexicon]] = {}
@@ -264,23 +264,23 @@ class Resolver:
             known.conditionings[key] = replace(found, context=encoded)
         return known.conditionings[key]
 
-    def encoded(self, segment: Segment, known: Known | None = None) -> SpokenSegment:
+    def encoded(self, segment: Segment, known: Known | None = None) -> EncodedSegment:
         """A segment with its codes.
 
         Raises:
             ValueError: If the codes are not of this model, or the audio cannot be encoded.
         """
         if known is None:
-            return segment.spoken(self.prompts, self._model.codec.encode)
+            return segment.encoded(self.prompts, self._model.codec.encode)
         if segment not in known.segments:
-            known.segments[segment] = segment.spoken(self.prompts, self._model.codec.encode)
+            known.segments[segment] = segment.encoded(self.prompts, self._model.codec.encode)
         return known.segments[segment]
 
     def with_context(
         self,
         request: Request,
-        fixed: tuple[SpokenSegment, ...],
-        more: tuple[SpokenSegment, ...] = (),
+        fixed: tuple[EncodedSegment, ...],
+        more: tuple[EncodedSegment, ...] = (),
     ) -> Request:
         """The request after another context.
 
@@ -331,7 +331,7 @@ class Resolver:
                 f"each voice needs a speaker of its own, got voices of speakers {speakers}; "
                 "create one of them with another speaker number"
             )
-        segments = tuple(voice.spoken(self.prompts) for voice in voices)
+        segments = tuple(voice.encoded(self.prompts) for voice in voices)
         data = None
         for voice in voices:
             if voice.prefix is not None:

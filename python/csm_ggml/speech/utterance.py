@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.audio.audio import Audio, SpokenTurn
+from csm_ggml.audio.audio import Audio, TurnSpan
 from csm_ggml.audio.stats import Stats
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.speech.dialogue import Dialogue, Prompt
@@ -26,7 +26,7 @@ from csm_ggml.speech.engine import Costs, Engine
 from csm_ggml.speech.options import SEED_LIMIT
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.stop import FINISH_REASONS, StopDetector, level_db, worst
-from csm_ggml.voices.prompt import SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class _Turn:
     attempts: list[Attempt] = field(default_factory=list)
     kept: Attempt | None = None  # when the turn is over
     sent: int = 0  # frames that were handed out
+    begun: bool = False  # whether a chunk was, with the pause before the turn
 
 
 class Utterance:
@@ -256,7 +257,7 @@ class Utterance:
         else:
             self._costs.frames += len(kept.codes) - len(attempts[-1].codes)
             self.dialogue.cancel(engine)
-            self.dialogue.segments.append(SpokenSegment(turn, said))
+            self.dialogue.segments.append(EncodedSegment(turn, said))
         following = self._turn.index + 1
         self.finished = following == len(self.request.turns)
         if not self.finished:
@@ -267,10 +268,19 @@ class Utterance:
 
     def _chunk(self, turn: _Turn, attempt: Attempt, end: int) -> Audio:
         start, turn.sent = turn.sent, end
+        begins, turn.begun = not turn.begun, True
         over = turn.kept is not None
         last = over and turn.index == len(self.request.turns) - 1
         text = self.request.turns[turn.index]
-        spoken = SpokenTurn(
+        pause = 0
+        if begins and self.request.sound:
+            pause = round(text.pause * self._geometry.sample_rate)
+        parts: list[npt.NDArray[np.float32]] = [np.zeros(pause, np.float32)]
+        if self.request.sound:
+            parts += attempt.samples[: end - start]
+        del attempt.samples[: end - start]
+        samples = np.concatenate(parts)
+        spoken = TurnSpan(
             index=turn.index,
             speaker=text.speaker,
             text=text.text,
@@ -278,12 +288,9 @@ class Utterance:
             frames=end - start,
             finish_reason=attempt.finish_reason if over else None,
             seed=attempt.seed,
+            sample_start=pause,
+            samples=len(samples) - pause,
         )
-        parts: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)]
-        if self.request.sound:
-            parts += attempt.samples[: end - start]
-        del attempt.samples[: end - start]
-        samples = np.concatenate(parts)
         self._samples_out += len(samples)
         self._chunks_out += 1
         return Audio(

@@ -41,7 +41,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class SpokenSegment:
+class EncodedSegment:
     """A turn together with how it sounded.
 
     Attributes:
@@ -81,7 +81,7 @@ class PromptBuilder:
         """The row of all-zero codes that ends a segment's audio."""
         return self.audio_rows(np.zeros((1, self._codebooks), np.int32))
 
-    def context_rows(self, segments: Iterable[SpokenSegment]) -> Rows:
+    def context_rows(self, segments: Iterable[EncodedSegment]) -> Rows:
         """All rows of segments that went before, the end of the last audio included."""
         parts = [self.audio_rows(np.zeros((0, self._codebooks), np.int32))]
         for segment in segments:
@@ -92,11 +92,11 @@ class PromptBuilder:
             ]
         return concatenate(parts)
 
-    def segment_rows(self, segment: SpokenSegment) -> int:
+    def segment_rows(self, segment: EncodedSegment) -> int:
         """Number of rows of one segment, the end of its audio included."""
         return len(self.text_rows(segment.turn)) + len(segment.codes) + 1
 
-    def prompt(self, context: Iterable[SpokenSegment], turn: Turn) -> Rows:
+    def prompt(self, context: Iterable[EncodedSegment], turn: Turn) -> Rows:
         """All rows of an utterance to generate, after the segments that went before."""
         return concatenate([self.context_rows(context), self.text_rows(turn)])
 

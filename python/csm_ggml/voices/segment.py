@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from csm_ggml.audio.audio import Audio
 from csm_ggml.text.turns import Turn, parse_turns
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 
 AudioLike: TypeAlias = (
     Audio | str | os.PathLike[str] | npt.NDArray[np.float32] | tuple[npt.NDArray[np.float32], int]
@@ -63,9 +63,9 @@ class Segment:
             )
         return turns[0]
 
-    def spoken(
+    def encoded(
         self, prompts: PromptBuilder, encode: Callable[..., npt.NDArray[np.int32]]
-    ) -> SpokenSegment:
+    ) -> EncodedSegment:
         """The segment as prompts are built of it.
 
         Args:
@@ -85,4 +85,4 @@ class Segment:
         else:
             codes = encode(self.audio)
         what = f"the codes of the segment of speaker {self.speaker}"
-        return SpokenSegment(self.turn(), prompts.check_codes(codes, what=what))
+        return EncodedSegment(self.turn(), prompts.check_codes(codes, what=what))

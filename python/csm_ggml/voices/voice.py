@@ -19,7 +19,7 @@ from csm_ggml.errors import VoiceFileError
 from csm_ggml.files import write_file
 from csm_ggml.loading.hub import short_name
 from csm_ggml.text.turns import check_speaker, parse_turns
-from csm_ggml.voices.prompt import PromptBuilder, SpokenSegment
+from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 from csm_ggml.voices.segment import Segment
 
 MAGIC = b"CSMVOICE"
@@ -105,14 +105,14 @@ class Voice:
         """The voice as a segment of context."""
         return Segment(self.speaker, self.transcript, codes=self.codes)
 
-    def spoken(self, prompts: PromptBuilder) -> SpokenSegment:
+    def encoded(self, prompts: PromptBuilder) -> EncodedSegment:
         """The voice as prompts are built of it.
 
         Raises:
             ValueError: If its codes are not of this kind of model.
         """
         what = f"the codes of the voice of speaker {self.speaker}"
-        return SpokenSegment(self.segment().turn(), prompts.check_codes(self.codes, what=what))
+        return EncodedSegment(self.segment().turn(), prompts.check_codes(self.codes, what=what))
 
     def with_speaker(self, speaker: int) -> Voice:
         """The same voice for another speaker number; a cached prefix is dropped."""
