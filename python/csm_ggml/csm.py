@@ -543,6 +543,7 @@ class CSM:
         speaker: int = 0,
         *,
         prefix: bool = False,
+        tags: bool | None = None,
     ) -> Voice:
         """Make a voice of a recording, to be given as `voice=`.
 
@@ -554,6 +555,8 @@ class CSM:
             prefix: Also compute the KV cache of the voice, so that the first utterance starts as
                 quickly as the later ones. It is saved with the voice, makes the file large (32 kB
                 a row for CSM-1B), and binds it to this very model.
+            tags: Whether a number in brackets in the transcript is a speaker tag, which may only
+                repeat the speaker; None: where it looks like one.
 
         Raises:
             ContextLengthError: If the recording leaves no room for speech.
@@ -561,7 +564,7 @@ class CSM:
             AudioFileError: The same for a file.
             ModelFormatError: If the model file has no encoder.
         """
-        voice = self._resolver.new_voice(Segment(speaker, transcript, audio))
+        voice = self._resolver.new_voice(Segment(speaker, transcript, audio, tags=tags))
         return self._with_prefix(voice) if prefix else voice
 
     def conversation(
@@ -594,9 +597,9 @@ class CSM:
 
     # Text and codec alone
 
-    def tokenize(self, text: str, *, speaker: int = 0) -> list[int]:
+    def tokenize(self, text: str, *, speaker: int = 0, tags: bool | None = None) -> list[int]:
         """Text ids as the model gets them: BOS, `[speaker]text`, EOS for each turn."""
-        turns = parse_turns(text, speaker=speaker)
+        turns = parse_turns(text, speaker=speaker, tags=tags)
         tokenizer = self.model.tokenizer
         return [i for t in turns for i in tokenizer.encode_turn(t.speaker, t.text)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from csm_ggml import CSM, Audio, Segment, Voice
+from csm_ggml import CSM, Audio, Segment, Turn, Voice
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_frames": 8}
 LINES = ["[0]How are you?", "[1]Fine, thanks!", "[0]Good.", "[1]And you? [0]Well."]
@@ -44,6 +44,22 @@ def test_each_turn_is_what_the_whole_context_gives(csm: CSM, voices: list[Voice]
             if line != LINES[0]:
                 assert audio.stats.prefill_rows == texts + len(audio.turns)
         assert [turn.text for turn in talk.turns] == [segment.text for segment in said[3:]]
+
+
+def test_brackets_in_what_was_said_are_no_tags(csm: CSM, tmp_path: Path) -> None:
+    """What was read once is not read again: by a conversation, a voice and its file."""
+    written = "[1]See [12] there."
+    with csm.conversation(**GREEDY) as talk:
+        talk.say([Turn(0, written), Turn(1, "I see.")])
+        assert [(turn.speaker, turn.text) for turn in talk.turns] == [(0, written), (1, "I see.")]
+    sound = np.random.default_rng(0).normal(0, 0.1, 8 * 1920)
+    voice = csm.create_voice(sound, written, speaker=0, tags=False)
+    assert voice.transcript == voice.segment().turn().text == written
+    voice.save(tmp_path / "me.voice")
+    assert Voice.load(tmp_path / "me.voice").transcript == written
+    assert csm.tokenize(written, tags=False) == csm.model.tokenizer.encode_turn(0, written)
+    with pytest.raises(ValueError, match=r"tags of \[1\]"):
+        csm.create_voice(sound, written, speaker=0)
 
 
 def test_a_conversation_is_one_text_with_many_turns(csm: CSM, voices: list[Voice]) -> None:

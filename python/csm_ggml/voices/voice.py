@@ -103,7 +103,7 @@ class Voice:
 
     def segment(self) -> Segment:
         """The voice as a segment of context."""
-        return Segment(self.speaker, self.transcript, codes=self.codes)
+        return Segment(self.speaker, self.transcript, codes=self.codes, tags=False)
 
     def encoded(self, prompts: PromptBuilder) -> EncodedSegment:
         """The voice as prompts are built of it.
