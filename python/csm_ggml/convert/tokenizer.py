@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.text.pretokenizer import LLAMA3_PATTERN
 
 from .transformers_config import read_json, shown
 
@@ -16,12 +17,6 @@ _MOST_TOKENS = 1 << 24
 
 BOS_TEXT, EOS_TEXT = "<|begin_of_text|>", "<|end_of_text|>"
 """Llama 3's marks around every segment."""
-
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""How Llama 3 cuts text before merging."""
 
 _CUTTINGS: dict[tuple[str, ...], str] = {
     (LLAMA3_PATTERN, "bytes"): "llama-bpe",

@@ -13,17 +13,14 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from csm_ggml.errors import ModelFormatError
+from csm_ggml.text.pretokenizer import LLAMA3_PATTERN
 
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 # Value of tokenizer.ggml.pre -> the regular expressions that cut text before BPE, and whether a
 # piece that is itself a token is taken whole, without going through the merges.
 _PRE_TOKENIZERS: dict[str, tuple[tuple[str, ...], bool]] = {
-    "llama-bpe": ((_LLAMA3,), True),
+    "llama-bpe": ((LLAMA3_PATTERN,), True),
     "gpt-2": ((_GPT2,), False),
     "smollm": ((r"\p{N}", _GPT2), False),
 }
