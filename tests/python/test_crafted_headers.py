@@ -8,6 +8,7 @@ import copy
 import json
 import random
 import struct
+import tracemalloc
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import checkpoints
 import numpy as np
 import pytest
+import soundfile
 from csm_ggml import AudioFileError, ModelFormatError, Voice, VoiceFileError
 from csm_ggml.audio.audio import load_audio, save_samples
 from csm_ggml.convert import convert, make_random, quantize_file
@@ -217,6 +219,22 @@ def test_audio(tmp_path: Path, extension: str) -> None:
             changed[draw.randrange(min(len(data), 200))] = draw.choice((0, 1, 0x7F, 0xFF))
         path.write_bytes(changed[: draw.choice((len(data), len(data), 60))])
         only(AudioFileError, lambda: load_audio(path, 24000))
+
+
+def test_a_length_that_is_not_there(tmp_path: Path) -> None:
+    """A header that claims 2**31 samples costs what the samples cost that are there."""
+    path = tmp_path / "x.flac"
+    save_samples(path, np.sin(np.arange(4000) / 9).astype(np.float32), 24000)
+    data = bytearray(path.read_bytes())
+    data[22:26] = b"\x7f\xff\xff\xff"
+    path.write_bytes(data)
+    assert soundfile.info(path).frames > 2**30
+    tracemalloc.start()
+    try:
+        only(AudioFileError, lambda: load_audio(path, 24000))
+        assert tracemalloc.get_traced_memory()[1] < 64e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("rate", [0, 1, 999, 768_001, 2**31 - 1])

@@ -29,6 +29,7 @@ _FORMATS = {
 # gigabytes or forever.
 LEAST_RATE = 1_000
 MOST_RATE = 768_000
+_READ_FRAMES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -286,7 +287,7 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int) -> npt.NDArray[np
         native = name if sys.platform == "win32" else os.fsencode(name)
         with soundfile.SoundFile(native) as file:
             rate = check_rate(file.samplerate)
-            samples = file.read(dtype="float32", always_2d=True)
+            samples = _read_all(file)
     except ValueError as error:
         raise AudioFileError(f"{name}: {error}") from None
     except (soundfile.SoundFileError, MemoryError) as error:
@@ -297,6 +298,14 @@ def load_audio(path: str | os.PathLike[str], sample_rate: int) -> npt.NDArray[np
         return to_mono(samples, rate, sample_rate)
     except ValueError as error:
         raise AudioFileError(f"{name}: {error}") from None
+
+
+def _read_all(file: Any) -> npt.NDArray[np.float32]:
+    """All of an open file, (n, channels): as much as there is, whatever its header claims."""
+    blocks = [np.zeros((0, file.channels), np.float32)]
+    while len(block := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
+        blocks.append(block)
+    return np.concatenate(blocks)
 
 
 def check_rate(rate: float) -> float:
