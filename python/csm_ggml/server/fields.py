@@ -1,0 +1,75 @@
+"""What requests may hold: OpenAI's fields of `POST /v1/audio/speech`, and ours.
+
+Unknown fields are ignored, as clients send those of other servers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from csm_ggml.speech.options import SEED_LIMIT, TOP_K_LIMIT
+
+Name = Annotated[str, Field(max_length=200)]
+Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+class VoiceId(BaseModel):
+    """A voice by its id."""
+
+    id: Name
+
+
+class SpeechFields(BaseModel):
+    """All fields but the text."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Name | None = Field(None, description="The model; default: the one that is loaded.")
+    voice: Name | VoiceId | list[Name] | None = Field(
+        None,
+        description="A voice's id or name, or an object with its id. With `dialogue`, a list: one "
+        "for each speaker.",
+    )
+    instructions: str | None = Field(None, max_length=4096, description="Accepted and ignored.")
+    response_format: Format | None = Field(None, description="Default: mp3.")
+    speed: float | None = Field(
+        None, ge=0.25, le=4, allow_inf_nan=False, description="Default: 1, as it is."
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=SEED_LIMIT, description="The same seed gives the same speech."
+    )
+    temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=0, lt=TOP_K_LIMIT)
+    max_seconds: float | None = Field(
+        None, gt=0, le=600, allow_inf_nan=False, description="Longest speech of a turn."
+    )
+    dialogue: bool | None = Field(
+        None, description="Read tags such as [1] as speakers. Default: no, they are text."
+    )
+    priority: Literal["live", "bulk"] | None = Field(
+        None, description="live: somebody listens; bulk: gets what live requests leave."
+    )
+
+
+class SpeechRequest(SpeechFields):
+    """The body of `POST /v1/audio/speech`."""
+
+    input: str = Field(description="What to say.")
+    stream_format: Literal["audio", "sse"] | None = Field(None, description="Default: audio.")
+    stream: bool | None = Field(
+        None, description="false: send nothing before all is said. Default: true."
+    )
+
+
+class BatchItem(SpeechFields):
+    """One text of a batch; what it leaves out, it takes from the batch."""
+
+    input: str = Field(description="What to say.")
+
+
+class BatchRequest(SpeechFields):
+    """The body of `POST /v1/audio/speech/batch`."""
+
+    items: list[BatchItem] = Field(description="What to say, text by text.")
