@@ -1,4 +1,4 @@
-"""Speech as the answer to an HTTP request: a stream of bytes, server-sent events, or a whole file."""
+"""Speech as the answer to an HTTP request: bytes that flow, server-sent events, or a whole file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger("csm_ggml.server")
 _LONG_SAMPLES = 24_000
 
 
-class ClientGone(Exception):
+class ClientGone(Exception):  # noqa: N818
     """The client has left, or takes nothing any more."""
 
 
@@ -103,7 +103,7 @@ class SpeechAnswer(Response):
             sink.close()
             meter.end(reason)
 
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def _head(self) -> list[tuple[bytes, bytes]]:
         order = self._order
         headers = {
             "content-type": "text/event-stream" if self._sse else MEDIA_TYPES[order.format],
@@ -117,7 +117,7 @@ class SpeechAnswer(Response):
         return [(name.encode(), value.encode()) for name, value in headers.items()]
 
     async def _start(self, send: Send, more: dict[str, str] | None = None) -> None:
-        headers = self._headers()
+        headers = self._head()
         headers += [(name.encode(), value.encode()) for name, value in (more or {}).items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 

@@ -29,7 +29,7 @@ def promised(csm: CSM) -> int:
 
 
 async def warm_up(csm: CSM) -> None:
-    """Speak a little in batches of 1, 2, 4, ..., so that step times are known and memory is there."""
+    """Speak a little in batches of 1, 2, 4, ..., so that step times are known."""
     batch = 1
     slots = csm.scheduler.stats().slots
     while True:

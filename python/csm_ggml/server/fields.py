@@ -26,30 +26,34 @@ class SpeechFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: Name | None = Field(None, description="The model; default: the one that is loaded.")
+    model: Name | None = Field(
+        default=None, description="The model; default: the one that is loaded."
+    )
     voice: Name | VoiceId | list[Name] | None = Field(
-        None,
+        default=None,
         description="A voice's id or name, or an object with its id. With `dialogue`, a list: one "
         "for each speaker.",
     )
-    instructions: str | None = Field(None, max_length=4096, description="Accepted and ignored.")
-    response_format: Format | None = Field(None, description="Default: mp3.")
+    instructions: str | None = Field(
+        default=None, max_length=4096, description="Accepted and ignored."
+    )
+    response_format: Format | None = Field(default=None, description="Default: mp3.")
     speed: float | None = Field(
-        None, ge=0.25, le=4, allow_inf_nan=False, description="Default: 1, as it is."
+        default=None, ge=0.25, le=4, allow_inf_nan=False, description="Default: 1, as it is."
     )
     seed: int | None = Field(
-        None, ge=0, lt=SEED_LIMIT, description="The same seed gives the same speech."
+        default=None, ge=0, lt=SEED_LIMIT, description="The same seed gives the same speech."
     )
-    temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
-    top_k: int | None = Field(None, ge=0, lt=TOP_K_LIMIT)
+    temperature: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    top_k: int | None = Field(default=None, ge=0, lt=TOP_K_LIMIT)
     max_seconds: float | None = Field(
-        None, gt=0, le=600, allow_inf_nan=False, description="Longest speech of a turn."
+        default=None, gt=0, le=600, allow_inf_nan=False, description="Longest speech of a turn."
     )
     dialogue: bool | None = Field(
-        None, description="Read tags such as [1] as speakers. Default: no, they are text."
+        default=None, description="Read tags such as [1] as speakers. Default: no, they are text."
     )
     priority: Literal["live", "bulk"] | None = Field(
-        None, description="live: somebody listens; bulk: gets what live requests leave."
+        default=None, description="live: somebody listens; bulk: gets what live requests leave."
     )
 
 
@@ -57,9 +61,11 @@ class SpeechRequest(SpeechFields):
     """The body of `POST /v1/audio/speech`."""
 
     input: str = Field(description="What to say.")
-    stream_format: Literal["audio", "sse"] | None = Field(None, description="Default: audio.")
+    stream_format: Literal["audio", "sse"] | None = Field(
+        default=None, description="Default: audio."
+    )
     stream: bool | None = Field(
-        None, description="false: send nothing before all is said. Default: true."
+        default=None, description="false: send nothing before all is said. Default: true."
     )
 
 

@@ -1,8 +1,8 @@
 """Text into one stream of speech: short text as one utterance, long or growing text piece by piece.
 
 A piece is some whole sentences. Pieces are spoken by the same voice: the given one, or that of the
-first piece. While one is being spoken the next one is already asked for, so that the stream does not
-pause where a piece ends. One piece alone is, sample for sample, what `CSM.generate` makes of it.
+first piece. While one is being spoken the next one is already asked for, so that the stream goes on
+where a piece ends. One piece alone is, sample for sample, what `CSM.generate` makes of it.
 """
 
 from __future__ import annotations

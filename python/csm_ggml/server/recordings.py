@@ -40,7 +40,7 @@ def read_recording(data: bytes) -> tuple[npt.NDArray[np.float32], int]:
                 raise refuse(f"it may have {MAX_CHANNELS} channels at most, got {channels}")
             blocks = []
             frames = 0
-            # In a file of another length than it claims, soundfile.read would allocate what it claims.
+            # Without a buffer of ours, as much would be allocated as the file claims to hold.
             buffer = np.empty((_BLOCK, channels), np.float32)
             while got := len(file.read(out=buffer)):
                 frames += got

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from csm_ggml.csm import CSM
@@ -48,6 +49,23 @@ def serve(
     log_to()
     service = Service(settings, load)
     app = create_app(load=load, service=service)
+    server = make_server(
+        app, service, host=host, port=port, connections=connections, wyoming=wyoming
+    )
+    server.run()
+    return 1 if service.failure is not None or not server.started else 0
+
+
+def make_server(
+    app: FastAPI,
+    service: Service,
+    *,
+    host: str,
+    port: int,
+    connections: int = 1000,
+    wyoming: int | None = None,
+) -> uvicorn.Server:
+    """The server of `serve`, to be run."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -58,16 +76,14 @@ def serve(
         server_header=False,
         limit_concurrency=connections,
         timeout_graceful_shutdown=_CLOSE_SECONDS,
-        ws_max_size=settings.json_bytes,
+        ws_max_size=service.settings.json_bytes,
         ws_per_message_deflate=False,
     )
-    server = _Server(config, service, wyoming)
-    server.run()
-    return 1 if service.failure is not None or not server.started else 0
+    return _Server(config, service, wyoming)
 
 
 class _Server(uvicorn.Server):
-    """Drains first: from the first signal on requests are refused, and those before it are answered."""
+    """Drains first: after a signal requests are refused, and those before it are answered."""
 
     def __init__(self, config: uvicorn.Config, service: Service, wyoming: int | None) -> None:
         super().__init__(config)

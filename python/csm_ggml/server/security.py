@@ -1,7 +1,7 @@
 """Who may ask for what: checks before a request reaches the application, or its body is read.
 
-Plain ASGI, because wrappers that stand between the application and the connection would hide from it
-that a client has left.
+Plain ASGI, because wrappers that stand between the application and the connection would hide from
+it that a client has left.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Guard:
         return replay
 
 
-class _Gone(Exception):
+class _Gone(Exception):  # noqa: N818
     """The client left before it had sent its request."""
 
 

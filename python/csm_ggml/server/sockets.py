@@ -1,8 +1,8 @@
 """The WebSocket for text as it is written: spoken sentence by sentence while it still comes.
 
-The messages are those of vLLM-Omni and SGLang-Omni. From the client: `session.config` (the fields of
-a speech request), `input.text`, `input.done`, `session.close`. From the server: `audio.start`, binary
-frames, `audio.done` for each piece, `session.done` after `input.done`, `error`. Closing the
+The messages are those of vLLM-Omni and SGLang-Omni. From the client: `session.config` (the fields
+of a speech request), `input.text`, `input.done`, `session.close`. From the server: `audio.start`,
+binary frames, `audio.done` for each piece, `session.done` after `input.done`, `error`. Closing the
 connection stops the speech at once.
 """
 
