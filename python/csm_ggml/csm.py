@@ -567,6 +567,15 @@ class CSM:
         voice = self._resolver.new_voice(Segment(speaker, transcript, audio, tags=tags))
         return self._with_prefix(voice) if prefix else voice
 
+    def check_voice(self, voice: Voice) -> None:
+        """Make sure that this model can speak with a voice.
+
+        Raises:
+            ValueError: If it is not of this kind of model, was made with another codec, or its
+                cached KV prefix with another model.
+        """
+        self._resolver.conditioning([voice], None)
+
     def conversation(
         self,
         *,

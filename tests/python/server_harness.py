@@ -136,7 +136,7 @@ def running(
             until(lambda: service.csm is not None)
         yield found
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
 

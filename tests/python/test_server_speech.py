@@ -18,9 +18,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
 import soundfile
-from server_harness import LONG, TEXT, Running, running
-
 from csm_ggml.audio.encoders import FORMATS, MEDIA_TYPES
+from server_harness import LONG, TEXT, Running, running
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,9 @@ def test_formats(server: Running, format: str, stream: bool) -> None:
     assert ("content-length" in answer.headers) == (not stream)
     assert ("transfer-encoding" in answer.headers) == stream
     if format == "pcm":
-        described = [answer.headers[f"x-{name}"] for name in ("sample-rate", "channels", "bit-depth")]
+        described = [
+            answer.headers[f"x-{name}"] for name in ("sample-rate", "channels", "bit-depth")
+        ]
         assert described == ["24000", "1", "16"]
         assert len(answer.body) == 2 * len(samples)
     elif format == "wav":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -185,7 +184,7 @@ class _Mp3(_SoundFile):
 
 def _mp3_frame_bytes(header: bytes) -> int:
     """Length of a layer III frame of MPEG-1, MPEG-2 or MPEG-2.5."""
-    (bits,) = struct.unpack(">I", header[:4])
+    bits = int.from_bytes(header[:4], "big")
     version, rate, padding = bits >> 19 & 3, bits >> 10 & 3, bits >> 9 & 1
     first = version == 3
     kilobits = (

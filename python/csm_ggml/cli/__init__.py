@@ -25,6 +25,7 @@ from csm_ggml.cli.parser import Parser
 COMMANDS = (
     "speak",
     "voice",
+    "serve",
     "convert",
     "quantize",
     "make_random",

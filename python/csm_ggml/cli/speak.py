@@ -260,7 +260,7 @@ def run(args: argparse.Namespace) -> None:
     csm = load_model(args, quiet=args.quiet)
     options = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.watermark is not None:
-        csm.watermark = _function(args.watermark)
+        csm.watermark = watermark_function(args.watermark)
     as_it_comes = args.stream or args.raw or args.split or args.play
     if long_form and args.output not in (None, "-") and not args.split and not args.play:
         _record(csm, text, long_form, args, options)
@@ -304,7 +304,7 @@ def _long_form(args: argparse.Namespace, script: Script) -> LongForm | None:
     return LongForm(mode, **{name: value for name, value in given.items() if value is not None})
 
 
-def _function(name: str) -> Any:
+def watermark_function(name: str) -> Any:
     """The function that a --watermark module:function means.
 
     Raises:

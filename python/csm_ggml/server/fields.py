@@ -26,9 +26,7 @@ class SpeechFields(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: Name | None = Field(
-        default=None, description="The model; default: the one that is loaded."
-    )
+    model: Name | None = Field(default=None, description="Default: the one that is loaded.")
     voice: Name | VoiceId | list[Name] | None = Field(
         default=None,
         description="A voice's id or name, or an object with its id. With `dialogue`, a list: one "

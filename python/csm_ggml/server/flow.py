@@ -123,6 +123,8 @@ class Sound:
         frames: Frames of it.
         finish_reason: How the piece ended, if this is its last part.
         stats: Of the piece so far.
+        waited: In the first part of a piece: the seconds until it, less the work for it.
+        known: In the first part of a piece with a voice: whether that was evaluated before.
     """
 
     samples: npt.NDArray[np.float32]
@@ -131,6 +133,8 @@ class Sound:
     frames: int
     finish_reason: str | None
     stats: Stats
+    waited: float | None = None
+    known: bool | None = None
 
 
 class Flow:
@@ -166,7 +170,7 @@ class Flow:
         Raises:
             As `CSM.submit`, and what its job raises.
         """
-        jobs: asyncio.Queue[tuple[str, Job] | None] = asyncio.Queue()
+        jobs: asyncio.Queue[tuple[str, tuple[Voice, ...], Job] | None] = asyncio.Queue()
         open_jobs: list[Job] = []
         ahead = asyncio.Semaphore(AHEAD)
         feeder = asyncio.create_task(self._feed(pieces, jobs, open_jobs, ahead))
@@ -175,7 +179,8 @@ class Flow:
         number = 0
         try:
             while (following := await jobs.get()) is not None:
-                text, job = following
+                text, voices, job = following
+                begins = True
                 spoken: list[Audio] = []
                 async for chunk in job:
                     if number == 0 and not self._voices.done():
@@ -186,14 +191,8 @@ class Flow:
                     if last:
                         self._reasons.append(str(chunk.finish_reason))
                     if last or len(samples):
-                        yield Sound(
-                            samples,
-                            number,
-                            text,
-                            len(chunk.codes),
-                            chunk.finish_reason,
-                            chunk.stats,
-                        )
+                        yield _sound(chunk, samples, number, text, begins=begins, voices=voices)
+                        begins = False
                 open_jobs.remove(job)
                 if spoken:
                     self._voices.set_result(_voice_of(text, spoken, self._csm))
@@ -208,7 +207,7 @@ class Flow:
     async def _feed(
         self,
         pieces: AsyncGenerator[str, None],
-        jobs: asyncio.Queue[tuple[str, Job] | None],
+        jobs: asyncio.Queue[tuple[str, tuple[Voice, ...], Job] | None],
         open_jobs: list[Job],
         ahead: asyncio.Semaphore,
     ) -> None:
@@ -222,7 +221,7 @@ class Flow:
                     options["voice"] = list(voices)
                 job = await self._submit(text, number, options)
                 open_jobs.append(job)
-                jobs.put_nowait((text, job))
+                jobs.put_nowait((text, voices, job))
                 number += 1
 
     async def _submit(self, text: str, number: int, options: Mapping[str, Any]) -> Job:
@@ -235,6 +234,25 @@ class Flow:
                     raise
                 # A stream that has begun waits for its turn.
                 await asyncio.sleep(max(0.05, full.retry_after))
+
+
+def _sound(
+    chunk: Audio,
+    samples: npt.NDArray[np.float32],
+    number: int,
+    text: str,
+    *,
+    begins: bool,
+    voices: tuple[Voice, ...],
+) -> Sound:
+    stats = chunk.stats
+    waited = known = None
+    if begins:
+        work = stats.prefill_seconds + stats.lm_seconds + stats.codec_seconds
+        waited = max(0.0, stats.total_seconds - work)
+        if voices:
+            known = stats.prefill_rows < sum(len(voice.codes) for voice in voices)
+    return Sound(samples, number, text, len(chunk.codes), chunk.finish_reason, stats, waited, known)
 
 
 def _voice_of(text: str, spoken: list[Audio], csm: CSM) -> tuple[Voice, ...]:

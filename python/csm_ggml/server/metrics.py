@@ -24,49 +24,45 @@ class Metrics:
     def __init__(self) -> None:
         """Begin at zero."""
         self.registry = CollectorRegistry()
-        add = {"registry": self.registry}
-        self.requests = Counter("csm_requests", "Requests", ["endpoint", "format", "status"], **add)
-        self.request_seconds = Histogram(
-            "csm_request_seconds",
-            "Until the last byte of an answer",
-            ["endpoint"],
-            buckets=_SECONDS,
-            **add,
+        self.requests = self._counter("csm_requests", "Requests", "endpoint", "format", "status")
+        self.request_seconds = self._histogram(
+            "csm_request_seconds", "Until the last byte of an answer", _SECONDS, "endpoint"
         )
-        self.queue_wait = Histogram(
-            "csm_queue_wait_seconds", "From asking to a free slot", buckets=_SECONDS, **add
+        self.queue_wait = self._histogram(
+            "csm_queue_wait_seconds",
+            "From asking to the first audio, less the work for it",
+            _SECONDS,
         )
-        self.first_audio = Histogram(
+        self.first_audio = self._histogram(
             "csm_time_to_first_audio_seconds",
             "From the request until the first audio was ready to be sent",
-            buckets=_SECONDS,
-            **add,
+            _SECONDS,
         )
-        self.factor = Histogram(
-            "csm_real_time_factor",
-            "Time that making the speech took, over its duration",
-            buckets=_FACTORS,
-            **add,
+        self.factor = self._histogram(
+            "csm_real_time_factor", "Time that making speech took, over its duration", _FACTORS
         )
-        self.audio = Counter("csm_audio_seconds", "Seconds of speech handed out", **add)
-        self.underrun = Counter(
+        self.audio = self._counter("csm_audio_seconds", "Seconds of speech handed out")
+        self.underrun = self._counter(
             "csm_underrun_seconds",
             "How long players that start at the first chunk would have had nothing to play",
-            **add,
         )
-        self.continuity = Counter(
+        self.continuity = self._counter(
             "csm_continuity_ok",
             "Streams whose gaps together stay within the threshold",
-            ["threshold_ms"],
-            **add,
+            "threshold_ms",
         )
-        self.finish = Counter("csm_finish", "How streams ended", ["reason"], **add)
-        self.voice_prefix = Counter(
-            "csm_voice_prefix",
-            "Requests with a voice, by whether it was evaluated before",
-            ["hit"],
-            **add,
+        self.finish = self._counter("csm_finish", "How streams ended", "reason")
+        self.voice_prefix = self._counter(
+            "csm_voice_prefix", "Pieces spoken with a voice, by whether it was known already", "hit"
         )
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, help: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(name, help, labels, buckets=buckets, registry=self.registry)
 
     def watch(self, csm: CSM) -> None:
         """Also show what the model's scheduler tells."""
@@ -129,6 +125,10 @@ class Meter:
                 self._played_until = now
             self._played_until += seconds
             self.audio_seconds += seconds
+        if sound.waited is not None:
+            self._metrics.queue_wait.observe(sound.waited)
+        if sound.known is not None:
+            self._metrics.voice_prefix.labels(str(sound.known).lower()).inc()
         if sound.finish_reason is not None and (length := sound.stats.audio_seconds):
             self._metrics.factor.observe(sound.stats.total_seconds / length)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -58,7 +61,7 @@ def upload_routes(service: Service) -> APIRouter:
         csm = service.model()
         if not service.voices.can_upload:
             raise ApiError(403, "this server keeps no voices; it was started without --voices")
-        async with await _form(request) as form:
+        async with _form(request) as form:
             name = _text(form, "name", _NAME_CHARACTERS)
             consent = _text(form, "consent", _TEXT_CHARACTERS)
             if consent.lower() in _NO:
@@ -68,12 +71,12 @@ def upload_routes(service: Service) -> APIRouter:
                 raise ApiError(400, "audio_sample must be a file", param="audio_sample")
             data = await sample.read()
             if data.startswith(MAGIC):
-                make, arguments = _voice_of_file, (csm, data)
+                make = partial(_voice_of_file, csm, data)
             else:
                 transcript = _text(form, "transcript", _TEXT_CHARACTERS)
-                make, arguments = _voice_of_recording, (csm, data, transcript)
+                make = partial(_voice_of_recording, csm, data, transcript)
         async with one:
-            voice = await asyncio.to_thread(make, *arguments)
+            voice = await asyncio.to_thread(make)
             entry = await asyncio.to_thread(service.voices.add, voice, name, consent)
         return {
             "object": "audio.voice",
@@ -90,13 +93,18 @@ def upload_routes(service: Service) -> APIRouter:
     return router
 
 
-async def _form(request: Request) -> FormData:
+@asynccontextmanager
+async def _form(request: Request) -> AsyncGenerator[FormData, None]:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(400, "the body must be multipart/form-data")
     try:
-        return await request.form(max_files=1, max_fields=8, max_part_size=_PART_BYTES)
-    except (MultiPartException, HTTPException, KeyError, ValueError, LookupError):
+        form = await request.form(max_files=1, max_fields=8, max_part_size=_PART_BYTES)
+    except (MultiPartException, HTTPException, LookupError, ValueError):
         raise ApiError(400, "the body is no valid multipart/form-data") from None
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 def _text(form: FormData, name: str, limit: int) -> str:
