@@ -105,7 +105,7 @@ def mutated(rng: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
     return "POST", "/v1/audio/speech", data, headers
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_hostile_requests_break_nothing(server: Running, folder: Path, count: int) -> None:
     rng = random.Random(count)
     for _ in range(count):
