@@ -15,10 +15,12 @@ import soundfile
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
-webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium")
+
+from selenium import webdriver
+from server_harness import LONG, Running, running, until
 
 from csm_ggml.server.settings import Settings, key_digest
-from server_harness import LONG, Running, running, until
 
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
