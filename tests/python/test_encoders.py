@@ -94,11 +94,10 @@ def test_first_bytes_come_with_the_first_frames(format: str, frames: int) -> Non
         assert len(heard) >= 4 * FRAME
 
 
-@pytest.mark.parametrize("format", FORMATS)
+# An Ogg stream has a random serial number: its sound is compared below.
+@pytest.mark.parametrize("format", [format for format in FORMATS if format != "opus"])
 def test_bytes_do_not_depend_on_how_the_stream_is_cut(format: str) -> None:
     available(format)
-    if format == "opus":
-        pytest.skip("an Ogg stream has a random serial number")
     samples = speech(1)
     assert b"".join(stream(format, samples)) == b"".join(stream(format, samples, 777))
 

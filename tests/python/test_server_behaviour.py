@@ -29,7 +29,7 @@ from server_harness import LONG, TEXT, Running, free_port, load, running, until
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with running(slots=2, queue=2) as found:
+    with running(Settings(chunk_frames=1), slots=2, queue=2) as found:
         yield found
 
 

@@ -27,7 +27,7 @@ STORY = "Hello there. How are you today? I am fine, thank you very much for aski
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    settings = Settings(keys=(key_digest(KEY),))
+    settings = Settings(keys=(key_digest(KEY),), chunk_frames=1)
     wyoming = _installed("wyoming")
     with running(settings, slots=4, wyoming=wyoming) as found:
         yield found

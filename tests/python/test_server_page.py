@@ -17,10 +17,9 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("selenium")
 
+from csm_ggml.server.settings import Settings, key_digest
 from selenium import webdriver
 from server_harness import LONG, Running, running, until
-
-from csm_ggml.server.settings import Settings, key_digest
 
 CHROMIUM = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
@@ -33,7 +32,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(Settings(voices=tmp_path_factory.mktemp("voices")), slots=2) as found:
+    with running(
+        Settings(voices=tmp_path_factory.mktemp("voices"), chunk_frames=1), slots=2
+    ) as found:
         yield found
 
 

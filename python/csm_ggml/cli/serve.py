@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csm_ggml.cli.common import Subparsers, UsageError, add_model_arguments, positive
+from csm_ggml.cli.speak import watermark_function
 
 if TYPE_CHECKING:
     from csm_ggml.csm import CSM
@@ -133,9 +134,10 @@ def run(args: argparse.Namespace) -> int:
     from csm_ggml.server.run import serve
 
     settings = _settings(args)
+    hook = watermark_function(args.watermark) if args.watermark is not None else None
     return serve(
         settings,
-        lambda: _load(args),
+        lambda: _load(args, hook),
         host=args.host,
         port=args.port,
         connections=args.connections,
@@ -143,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def _load(args: argparse.Namespace) -> CSM:
+def _load(args: argparse.Namespace, hook: Any) -> CSM:
     from csm_ggml.csm import CSM
 
     csm = CSM.from_pretrained(
@@ -156,10 +158,7 @@ def _load(args: argparse.Namespace) -> CSM:
         queue=args.queue,
         realtime=args.realtime or None,
     )
-    if args.watermark is not None:
-        from csm_ggml.cli.speak import watermark_function
-
-        csm.watermark = watermark_function(args.watermark)
+    csm.watermark = hook
     return csm
 
 

@@ -8,6 +8,7 @@ from csm_ggml.csm import CSM
 
 # The share of a frame that a step of live requests may take, unless the model was loaded with one.
 REALTIME = 0.9
+MOST_CHUNK_FRAMES = 12
 _WARM_UP_TEXT = "This is to warm up."
 _WARM_UP_SECONDS = 0.5
 
@@ -26,6 +27,17 @@ def promised(csm: CSM) -> int:
             break
         kept = min(batch, stats.slots)
     return kept
+
+
+def chunk_frames(csm: CSM) -> int:
+    """Frames that the parts of a live stream have after the first.
+
+    As many as take half the time that one frame lasts, when all slots speak: a listener who began
+    with the first frame waits for nothing, and a fast model is not slowed down by handing out.
+    """
+    step = max(csm.scheduler.stats().step_seconds.values(), default=0.0)
+    frame = csm.frame_size / csm.sample_rate
+    return max(1, min(MOST_CHUNK_FRAMES, int(frame / 2 / step))) if step else 1
 
 
 async def warm_up(csm: CSM) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from csm_ggml.speech.options import SEED_LIMIT, TOP_K_LIMIT
+from csm_ggml.speech.options import LIMITS, SEED_LIMIT
 
 Name = Annotated[str, Field(max_length=200)]
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -42,8 +42,10 @@ class SpeechFields(BaseModel):
     seed: int | None = Field(
         default=None, ge=0, lt=SEED_LIMIT, description="The same seed gives the same speech."
     )
-    temperature: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
-    top_k: int | None = Field(default=None, ge=0, lt=TOP_K_LIMIT)
+    temperature: float | None = Field(
+        default=None, ge=0, le=LIMITS["temperature"].most, allow_inf_nan=False
+    )
+    top_k: int | None = Field(default=None, ge=0, le=int(LIMITS["top_k"].most))
     max_seconds: float | None = Field(
         default=None, gt=0, le=600, allow_inf_nan=False, description="Longest speech of a turn."
     )

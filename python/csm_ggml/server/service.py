@@ -15,7 +15,7 @@ import numpy.typing as npt
 from csm_ggml.audio.encoders import Encoder, encode_whole, make_encoder
 from csm_ggml.audio.tempo import Tempo
 from csm_ggml.csm import CSM
-from csm_ggml.server.capacity import promised, warm_up
+from csm_ggml.server.capacity import MOST_CHUNK_FRAMES, chunk_frames, promised, warm_up
 from csm_ggml.server.fields import SpeechFields, VoiceId
 from csm_ggml.server.flow import Flow, Manner, Sound, pieces_of
 from csm_ggml.server.metrics import Metrics
@@ -28,10 +28,6 @@ from csm_ggml.voices.voice import Voice
 
 # Names that clients give the model although they mean whichever there is.
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-12-15")
-# Every frame is handed out at once: a player that starts with the first one must not wait for more
-# than the next one.
-LIVE_CHUNK_FRAMES = 1
-WHOLE_CHUNK_FRAMES = 12
 
 log = logging.getLogger("csm_ggml.server")
 
@@ -141,7 +137,6 @@ class Service:
         *,
         live: bool = True,
         default_format: str = "mp3",
-        first_chunk_frames: int = LIVE_CHUNK_FRAMES,
     ) -> Order:
         """Check a request.
 
@@ -150,7 +145,6 @@ class Service:
             text: What to say.
             live: Whether somebody listens, unless the request tells.
             default_format: Where the request names none.
-            first_chunk_frames: Frames that the first part of a stream has.
 
         Raises:
             ApiError: If something of it cannot be done.
@@ -184,8 +178,10 @@ class Service:
         if speaker is not None:
             options["speaker"] = speaker
         options["priority"] = fields.priority or ("live" if live else "bulk")
-        options["first_chunk_frames"] = first_chunk_frames
-        options["chunk_frames"] = LIVE_CHUNK_FRAMES if live else WHOLE_CHUNK_FRAMES
+        options["first_chunk_frames"] = 1 if live else MOST_CHUNK_FRAMES
+        options["chunk_frames"] = self.settings.chunk_frames or (
+            chunk_frames(csm) if live else MOST_CHUNK_FRAMES
+        )
         options["buffer"] = self.settings.unread_seconds
         format = fields.response_format or default_format
         speed = 1.0 if fields.speed is None else fields.speed

@@ -31,6 +31,8 @@ class Settings:
         upload_bytes: Longest body of a voice upload.
         body_seconds: A request's body must have come by then.
         stall_seconds: A client that takes nothing for so long is given up.
+        chunk_frames: Frames in the parts of a live stream after the first; None for as many as the
+            model makes in no time.
         unread_seconds: Speech that is made ahead of a slow client.
         drain_seconds: What is being said when the server is asked to stop may take so long.
         voices_kept: Uploaded voices at most.
@@ -53,6 +55,7 @@ class Settings:
     upload_bytes: int = 10 * MEBIBYTE
     body_seconds: float = 30.0
     stall_seconds: float = 60.0
+    chunk_frames: int | None = None
     unread_seconds: float = 120.0
     drain_seconds: float = 120.0
     voices_kept: int = 1000

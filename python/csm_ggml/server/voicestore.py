@@ -8,7 +8,6 @@ become part of a path.
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import threading
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from csm_ggml.errors import VoiceFileError
+from csm_ggml.files import write_file
 from csm_ggml.server.problems import ApiError
 from csm_ggml.server.settings import Settings
 from csm_ggml.voices.voice import Voice
@@ -173,8 +173,8 @@ class VoiceStore:
                 raise ApiError(409, "there is a voice of this name already", param="name")
             path = self._folder / f"{entry.id}.voice"
             # The description first: a voice without one would be taken for one that was put there.
-            _write(path.with_suffix(".json"), json.dumps(asdict(entry)).encode())
-            _write(path, voice.to_bytes())
+            write_file(path.with_suffix(".json"), json.dumps(asdict(entry)).encode())
+            write_file(path, voice.to_bytes())
             self._entries[entry.id] = entry
             self._loaded[entry.id] = voice
         return entry
@@ -201,17 +201,3 @@ class VoiceStore:
 def _own_speaker(name: str) -> int | None:
     match = re.fullmatch(r"speaker-([0-9]{1,4})", name)
     return int(match[1]) if match else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A whole file or none."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
