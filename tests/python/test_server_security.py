@@ -409,6 +409,19 @@ def test_saved_voices_default_and_aliases(tmp_path: Path) -> None:
         VoiceStore(Settings(voices=tmp_path, default_voice="bert"))
 
 
+def test_servers_may_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csm_ggml.server.voicestore._LOOK_SECONDS", 0.0)
+    one, other = (VoiceStore(Settings(voices=tmp_path)) for _ in range(2))
+    with load() as csm:
+        voice = csm.create_voice(soundfile_read(recording()), "Words.")
+    made = one.add(voice, "Anna", "yes")
+    assert isinstance(other.get("Anna"), Voice) and made in other.entries()
+    (tmp_path / "broken.voice").write_bytes(b"x")
+    assert "broken" not in {entry.id for entry in other.entries()}
+    other.remove(made.id)
+    assert made not in one.entries()
+
+
 # Logs, labels, pages
 
 

@@ -1,13 +1,15 @@
 """Voices that requests may name: the model's own, saved ones, uploaded ones, and other names.
 
 A saved voice is a file `ID.voice` in the folder, an uploaded one has `ID.json` beside it with its
-name and the consent. Names and ids of requests are looked up among what was found there, and never
+name and the consent. Servers may share a folder: each sees what the others add and delete. Names
+and ids of requests are looked up among what was found there, and never
 become part of a path.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import threading
@@ -28,6 +30,11 @@ OPENAI_VOICES = (
 )
 # The model's own speakers that CSM was trained on most.
 OWN_SPEAKERS = (0, 1)
+
+# How often a folder is looked at.
+_LOOK_SECONDS = 1.0
+
+log = logging.getLogger("csm_ggml.server")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -66,6 +73,8 @@ class VoiceStore:
         self._aliases = dict(settings.aliases)
         self._default = settings.default_voice
         self._lock = threading.Lock()
+        self._changed = -1
+        self._looked = 0.0
         self._entries: dict[str, VoiceEntry] = {}
         self._loaded: dict[str, Voice] = {}
         if self._folder is not None:
@@ -97,6 +106,28 @@ class VoiceStore:
         self._entries[id] = entry
         self._loaded[id] = voice
 
+    def _refresh(self) -> None:
+        """See what other servers have changed in the folder."""
+        now = time.monotonic()
+        if self._folder is None or now < self._looked + _LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            if (changed := self._folder.stat().st_mtime_ns) == self._changed:
+                return
+            found = {path.stem: path for path in self._folder.glob("*.voice")}
+        except OSError:
+            return
+        with self._lock:
+            self._changed = changed
+            for id in set(self._entries) - set(found):
+                del self._entries[id], self._loaded[id]
+            for id in sorted(set(found) - set(self._entries)):
+                try:
+                    self._read(found[id])
+                except (OSError, VoiceFileError) as error:
+                    log.warning("a voice is left out: %s", error)
+
     @property
     def can_upload(self) -> bool:
         """Whether there is a folder for uploaded voices."""
@@ -104,6 +135,7 @@ class VoiceStore:
 
     def entries(self) -> list[VoiceEntry]:
         """All voices, OpenAI's names and other aliases included."""
+        self._refresh()
         with self._lock:
             saved = list(self._entries.values())
         known = {entry.name for entry in saved}
@@ -117,6 +149,7 @@ class VoiceStore:
         Raises:
             ApiError: If there is none.
         """
+        self._refresh()
         if name is None or name == "":
             name = self._default
         if name is None:
@@ -185,6 +218,7 @@ class VoiceStore:
         Raises:
             ApiError: If there is none of this id, or it was not uploaded.
         """
+        self._refresh()
         with self._lock:
             entry = self._entries.get(id)
             if entry is None:
