@@ -5,8 +5,8 @@ Against any server with OpenAI's `POST /v1/audio/speech`:
     python benchmarks/server_load.py --url http://127.0.0.1:8080/v1 --rates 1,4,8 --overload
     python benchmarks/server_load.py --url http://127.0.0.1:8080/v1 --listeners 1,2
 
-`--rates` sends requests at random moments (Poisson), so many a second on average, whether earlier ones
-are answered or not. `--listeners` has so many people each ask, listen to the end, and ask again.
+`--rates` sends requests at random moments (Poisson), so many a second on average, whether earlier
+ones are answered or not. `--listeners` has so many people each ask, listen to the end, and ask again.
 `--overload` finds out how many requests a second are answered at most, and sends twice as many.
 
 A gap is heard when a player that starts with the first audio has played all that came so far. The
@@ -140,6 +140,9 @@ async def _part(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
     return data
 
 
+Ask = Callable[[str, int], Awaitable[Stream]]
+
+
 # How requests arrive
 
 
@@ -169,7 +172,8 @@ async def listeners(target: Target, count: int, seconds: float, rng: random.Rand
             await asyncio.sleep(max(0.1, rest))
         return heard
 
-    return sum(await asyncio.gather(*(listen() for _ in range(count))), [])
+    heard = await asyncio.gather(*(listen() for _ in range(count)))
+    return [stream for one in heard for stream in one]
 
 
 async def capacity(target: Target, seconds: float, rng: random.Random, clients: int = 16) -> float:
@@ -242,11 +246,11 @@ def serve(model: str, slots: int, threads: int | None) -> tuple[subprocess.Popen
     command += ["--slots", str(slots), *(["--threads", str(threads)] if threads else [])]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None:
-        with suppress(OSError):
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-                connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                if b" 200 " in connection.recv(100):
-                    return process, f"http://127.0.0.1:{port}/v1"
+        address = ("127.0.0.1", port)
+        with suppress(OSError), socket.create_connection(address, timeout=5) as connection:
+            connection.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            if b" 200 " in connection.recv(100):
+                return process, f"http://127.0.0.1:{port}/v1"
         time.sleep(0.1)
     raise SystemExit("the server did not start")
 
@@ -257,13 +261,13 @@ async def own_share(args: argparse.Namespace) -> None:
 
     csm = CSM.from_pretrained(args.model, threads=args.threads, slots=args.slots)
     process, url = serve(args.model, args.slots, args.threads)
+    limit = {} if args.max_seconds is None else {"max_seconds": args.max_seconds}
     target = Target(url, None, "tts-1", "speaker-0")
-    chunk_frames = args.chunk_frames
 
     async def direct(text: str, seed: int) -> Stream:
         stream = Stream(200)
         started = time.perf_counter()
-        async for chunk in csm.astream(text, seed=seed, chunk_frames=chunk_frames):
+        async for chunk in csm.astream(text, seed=seed, chunk_frames=args.chunk_frames, **limit):
             now = time.perf_counter()
             stream.first = stream.first or now - started
             stream.audio += chunk.duration
@@ -271,10 +275,8 @@ async def own_share(args: argparse.Namespace) -> None:
         return stream
 
     async def served(text: str, seed: int) -> Stream:
-        target.extra = {"seed": seed}
+        target.extra = {"seed": seed, **limit}
         return await target.ask(text)
-
-    Ask = Callable[[str, int], Awaitable[Stream]]
 
     async def many(ask: Ask) -> float:
         started = time.perf_counter()
@@ -306,9 +308,7 @@ async def own_share(args: argparse.Namespace) -> None:
         )
     added = statistics.median(firsts["server"]) - statistics.median(firsts["in process"])
     lost = 1 - statistics.median(speeds["server"]) / statistics.median(speeds["in process"])
-    print(
-        f"the server adds {added:.1f} ms to the first audio and takes {100 * lost:.1f} % of speed"
-    )
+    print(f"added to the first audio: {added:.1f} ms; speed lost: {100 * lost:.1f} %")
 
 
 async def run(args: argparse.Namespace) -> None:
@@ -318,6 +318,8 @@ async def run(args: argparse.Namespace) -> None:
         return
     rng = random.Random(args.seed)
     target = Target(args.url, args.key, args.served_model, args.voice)
+    if args.max_seconds is not None:
+        target.extra = {"max_seconds": args.max_seconds}
     await target.ask(TEXTS[0])
     if args.soak:
         await soak(target, args.soak, rng)
@@ -355,6 +357,11 @@ def main() -> None:
     parser.add_argument("--soak", type=float, help="mixed load with clients that leave, seconds")
     parser.add_argument("--seconds", type=float, default=30.0, help="for each load")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        help="cut speech there (our servers only): for random weights, which never end",
+    )
     parser.add_argument("--own-share", action="store_true", help="what our server adds")
     parser.add_argument("--model", default="demo", help="for --own-share")
     parser.add_argument("--slots", type=int, default=8, help="for --own-share")

@@ -15,9 +15,8 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from server_harness import Running, running
-
 from csm_ggml.server.settings import Settings
+from server_harness import Running, running
 
 PAGE = Path(__file__).parents[2] / "docs" / "SERVER.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)

@@ -80,8 +80,9 @@ class SpeechAnswer(Response):
                 try:
                     first = await anext(sound, None)
                 except Exception as error:
-                    reason = "error"
-                    raise _logged(of_submitting(error), error) from error
+                    problem = _logged(of_submitting(error), error)
+                    reason = "refused" if problem.status == 429 else "error"
+                    raise problem from error
                 if not self._stream:
                     await self._whole(send, flow, first, sound, meter)
                 else:
@@ -91,6 +92,9 @@ class SpeechAnswer(Response):
             reason = flow.finish_reason or "eos"
         except (ClientGone, OSError):
             log.info("client gone")
+        except ApiError:
+            # Nothing was sent: it becomes the answer.
+            raise
         except Exception as error:
             reason = "error"
             problem = _logged(of_speaking(error), error)
