@@ -6,7 +6,7 @@ Against any server with OpenAI's `POST /v1/audio/speech`:
     python benchmarks/server_load.py --url http://127.0.0.1:8080/v1 --listeners 1,2
 
 `--rates` sends requests at random moments (Poisson), so many a second on average, whether earlier
-ones are answered or not. `--listeners` has so many people each ask, listen to the end, and ask again.
+ones are answered or not. `--listeners` has so many people ask, listen to the end, and ask again.
 `--overload` finds out how many requests a second are answered at most, and sends twice as many.
 
 A gap is heard when a player that starts with the first audio has played all that came so far. The

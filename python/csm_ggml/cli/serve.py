@@ -58,6 +58,11 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "0 admits them to any free slot (default: %(default)s)",
     )
     group.add_argument(
+        "--chunk-frames",
+        type=positive,
+        help="frames of 80 ms in the parts of a live stream (default: by the measured speed)",
+    )
+    group.add_argument(
         "--connections", type=positive, default=1000, help="at most (default: %(default)s)"
     )
     group.add_argument(
@@ -210,5 +215,6 @@ def _settings(args: argparse.Namespace) -> Settings:
         public_lists=args.public_lists,
         public_metrics=args.public_metrics,
         drain_seconds=args.drain_seconds,
+        chunk_frames=args.chunk_frames,
         log_texts=args.log_texts,
     )
