@@ -242,6 +242,21 @@ def test_websocket_errors_are_told_and_end_nothing(server: Running, message: str
         assert heard(socket)[1]
 
 
+def test_an_error_amid_a_text_is_told(server: Running) -> None:
+    def fail(chunk: Any) -> Any:
+        raise RuntimeError("a secret of the server")
+
+    server.csm.watermark = fail
+    try:
+        with connect(server) as socket:
+            say(socket, "Hi.")
+            messages, audio = heard(socket)
+    finally:
+        server.csm.watermark = None
+    assert [m["type"] for m in messages] == ["error", "session.done"] and not audio
+    assert "secret" not in json.dumps(messages)
+
+
 def test_websocket_is_guarded(server: Running) -> None:
     exceptions = pytest.importorskip("websockets.exceptions")
     with pytest.raises(exceptions.InvalidStatus):
@@ -361,6 +376,8 @@ def test_wyoming_errors_and_leaving(server: Running) -> None:
         b"{}\n",
         b'{"type": 5}\n',
         b'{"type":"synthesize"}\n',
+        b'{"type":"synthesize","payload_length":1000000000000}\n',
+        b'{"type":"synthesize","data_length":-1}\n',
         b"x" * 2_000_000,
     ):
         with socket.create_connection(("127.0.0.1", server.wyoming), timeout=5) as connection:

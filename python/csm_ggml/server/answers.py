@@ -22,9 +22,6 @@ from csm_ggml.server.service import Order, Service, Sink, whole_file
 
 log = logging.getLogger("csm_ggml.server")
 
-# Sound that is encoded without letting others run in between.
-_LONG_SAMPLES = 24_000
-
 
 class ClientGone(Exception):  # noqa: N818
     """The client has left, or takes nothing any more."""
@@ -90,7 +87,7 @@ class SpeechAnswer(Response):
                     await self._start(send)
                     await self._parts(send, flow, first, sound, meter, sink)
             reason = flow.finish_reason or "eos"
-        except (ClientGone, OSError):
+        except ClientGone:
             log.info("client gone")
         except ApiError:
             # Nothing was sent: it becomes the answer.
@@ -137,11 +134,7 @@ class SpeechAnswer(Response):
         part = first
         while part is not None:
             meter.saw(part)
-            if len(part.samples) > _LONG_SAMPLES:
-                data = await asyncio.to_thread(sink.take, part.samples)
-            else:
-                data = sink.take(part.samples)
-            if data:
+            if data := sink.take(part.samples):
                 await _send(send, self._service, self._delta(data), more=True)
             part = await anext(sound, None)
         data = sink.finish()
@@ -196,7 +189,7 @@ async def _send(send: Send, service: Service, body: bytes, *, more: bool) -> Non
     message: Message = {"type": "http.response.body", "body": body, "more_body": more}
     try:
         await asyncio.wait_for(send(message), service.settings.stall_seconds)
-    except asyncio.TimeoutError:
+    except (OSError, asyncio.TimeoutError):
         raise ClientGone from None
 
 

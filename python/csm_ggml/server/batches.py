@@ -62,7 +62,7 @@ def _order(service: Service, body: BatchRequest, number: int) -> Order:
     common = body.model_dump(exclude_none=True, exclude={"items"})
     try:
         fields = SpeechFields.model_validate({**common, **given})
-        return service.order(fields, item.input, live=False)
+        return service.order(fields, item.input, bulk=True, streamed=False)
     except ApiError as problem:
         problem.param = f"items[{number}].{problem.param or 'input'}"
         raise

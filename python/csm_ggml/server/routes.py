@@ -29,12 +29,11 @@ def routes(service: Service) -> APIRouter:
         responses={200: {"description": "Audio, or server-sent events with audio inside."}},
     )
     async def speech(request: Request, body: SpeechRequest) -> Response:
-        order = service.order(body, body.input, live=body.stream is not False)
+        streamed = body.stream is not False
+        order = service.order(body, body.input, streamed=streamed)
         if service.settings.log_texts:
             request.scope["csm.text"] = order.text
-        return SpeechAnswer(
-            service, order, sse=body.stream_format == "sse", stream=body.stream is not False
-        )
+        return SpeechAnswer(service, order, sse=body.stream_format == "sse", stream=streamed)
 
     @router.get("/v1/models", summary="The model, under all its names")
     async def models() -> dict[str, Any]:

@@ -138,7 +138,8 @@ class Service:
         fields: SpeechFields,
         text: str,
         *,
-        live: bool = True,
+        bulk: bool = False,
+        streamed: bool = True,
         default_format: str = "mp3",
     ) -> Order:
         """Check a request.
@@ -146,7 +147,8 @@ class Service:
         Args:
             fields: Of the request.
             text: What to say.
-            live: Whether somebody listens, unless the request tells.
+            bulk: Whether nobody listens, unless the request tells.
+            streamed: Whether the speech is handed out while it is made.
             default_format: Where the request names none.
 
         Raises:
@@ -180,10 +182,10 @@ class Service:
         voices, speaker = self._voices(fields.voice, dialogue=dialogue)
         if speaker is not None:
             options["speaker"] = speaker
-        options["priority"] = fields.priority or ("live" if live else "bulk")
-        options["first_chunk_frames"] = 1 if live else MOST_CHUNK_FRAMES
+        options["priority"] = fields.priority or ("bulk" if bulk else "live")
+        options["first_chunk_frames"] = 1 if streamed else MOST_CHUNK_FRAMES
         options["chunk_frames"] = self.settings.chunk_frames or (
-            chunk_frames(csm, self.measured) if live else MOST_CHUNK_FRAMES
+            chunk_frames(csm, self.measured) if streamed else MOST_CHUNK_FRAMES
         )
         options["buffer"] = self.settings.unread_seconds
         format = fields.response_format or default_format

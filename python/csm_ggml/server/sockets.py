@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from csm_ggml.server.answers import ClientGone
 from csm_ggml.server.fields import SpeechFields
 from csm_ggml.server.flow import SentenceReader
 from csm_ggml.server.metrics import Meter
@@ -47,7 +48,7 @@ def socket_routes(service: Service) -> APIRouter:
         try:
             with service.working():
                 await _Session(service, socket).run()
-        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
+        except (ClientGone, WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
             # The client has left, amid a message of ours, too.
             return
         finally:
@@ -108,7 +109,7 @@ class _Session:
             await self._input(message.get("text"))
         elif kind == "input.done":
             if self._texts is None:
-                await self._socket.send_json(
+                await self._tell(
                     {
                         "type": "session.done",
                         "utterance_index": self._utterance,
@@ -164,7 +165,6 @@ class _Session:
 
     async def _speak(self, order: Order, texts: asyncio.Queue[str | None], utterance: int) -> None:
         """Say one text."""
-        socket = self._socket
         sink = self._service.sink(order)
         meter = Meter(self._service.metrics, order.csm.sample_rate)
         flow, sound = self._service.flow(order, _pieces(texts))
@@ -178,7 +178,7 @@ class _Session:
                     meter.saw(part)
                     if part.piece != piece:
                         piece, sent = part.piece, 0
-                        await socket.send_json(
+                        await self._tell(
                             {
                                 "type": "audio.start",
                                 **names,
@@ -194,32 +194,41 @@ class _Session:
                         await self._send(data)
                     if part.finish_reason is not None:
                         done = {"type": "audio.done", **names, "sentence_index": piece}
-                        await socket.send_json({**done, "total_bytes": sent, "error": False})
+                        await self._tell({**done, "total_bytes": sent, "error": False})
                         total += 1
             if data := sink.finish():
                 await self._send(data)
             reason = flow.finish_reason or "eos"
-            await socket.send_json({"type": "session.done", **names, "total_sentences": total})
-        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
+            await self._tell({"type": "session.done", **names, "total_sentences": total})
+        except ClientGone:
             return
         except Exception as error:
             reason = "error"
             problem = of_submitting(error)
             if problem.status == 500:
                 log.error("speech failed", exc_info=error)
-            await self._tell_error(problem)
-            await socket.send_json({"type": "session.done", **names, "total_sentences": total})
+            with suppress(ClientGone):
+                await self._tell_error(problem)
+                await self._tell({"type": "session.done", **names, "total_sentences": total})
         finally:
             sink.close()
             meter.end(reason)
 
     async def _send(self, data: bytes) -> None:
-        await asyncio.wait_for(self._socket.send_bytes(data), self._service.settings.stall_seconds)
+        await self._in_time(self._socket.send_bytes(data))
+
+    async def _tell(self, message: dict[str, Any]) -> None:
+        await self._in_time(self._socket.send_json(message))
+
+    async def _in_time(self, sending: Coroutine[Any, Any, None]) -> None:
+        try:
+            await asyncio.wait_for(sending, self._service.settings.stall_seconds)
+        except (OSError, RuntimeError, WebSocketDisconnect, asyncio.TimeoutError):
+            # Starlette's error for a connection that is closed is a RuntimeError.
+            raise ClientGone from None
 
     async def _tell_error(self, problem: ApiError) -> None:
-        await self._socket.send_json(
-            {"type": "error", "message": problem.message, **problem.body()}
-        )
+        await self._tell({"type": "error", "message": problem.message, **problem.body()})
 
 
 async def _pieces(texts: asyncio.Queue[str | None]) -> AsyncGenerator[str, None]:

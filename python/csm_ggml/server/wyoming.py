@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.error import Error
@@ -36,7 +37,7 @@ from csm_ggml.server.service import Order, Service
 log = logging.getLogger("csm_ggml.server")
 
 _URL = "https://huggingface.co/sesame/csm-1b"
-# Longest line of an event, and text of one.
+# Longest part of an event.
 _LINE_BYTES = 1 << 20
 
 
@@ -50,7 +51,7 @@ async def start_wyoming(service: Service, host: str, port: int) -> asyncio.Serve
             if sessions < service.settings.sessions:
                 sessions += 1
                 try:
-                    await _Session(service, reader, writer).run()
+                    await _Session(service, _Bounded(reader), writer).run()
                 finally:
                     sessions -= 1
         finally:
@@ -59,12 +60,25 @@ async def start_wyoming(service: Service, host: str, port: int) -> asyncio.Serve
     return await asyncio.start_server(serve, host, port, limit=_LINE_BYTES)
 
 
+class _Bounded:
+    """A reader that takes no part of an event that is longer than any should be."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+
+    async def readline(self) -> bytes:
+        return await self._reader.readline()
+
+    async def readexactly(self, count: int) -> bytes:
+        if not 0 <= count <= _LINE_BYTES:
+            raise ValueError(f"an event has a part of {count} bytes")
+        return await self._reader.readexactly(count)
+
+
 class _Session:
     """One connection."""
 
-    def __init__(
-        self, service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, service: Service, reader: Any, writer: asyncio.StreamWriter) -> None:
         self._service = service
         self._reader = reader
         self._writer = writer
@@ -139,6 +153,7 @@ class _Session:
                         await self._write(AudioChunk(audio=data, **form).event())
             reason = flow.finish_reason or "eos"
         except OSError:
+            # The client has left, or takes nothing any more.
             return
         except Exception as error:
             reason = "error"
