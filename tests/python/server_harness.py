@@ -21,6 +21,7 @@ from csm_ggml.server.service import Service
 from csm_ggml.server.settings import Settings
 
 TEXT = "Hello there, how are you today?"
+STORY = "Hello there. How are you today? I am fine, thank you very much for asking me. Good bye!"
 LONG = " ".join(["This one sentence is said again and again."] * 12)
 
 

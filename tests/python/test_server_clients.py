@@ -19,10 +19,9 @@ from csm_ggml.csm import CSM
 from csm_ggml.server.flow import SentenceReader
 from csm_ggml.server.problems import busy
 from csm_ggml.server.settings import Settings, key_digest
-from server_harness import LONG, TEXT, Running, running, until
+from server_harness import LONG, STORY, TEXT, Running, running, until
 
 KEY = "sk-test"
-STORY = "Hello there. How are you today? I am fine, thank you very much for asking me. Good bye!"
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from csm_ggml.server.settings import Settings, key_digest
 from selenium import webdriver
 from server_harness import LONG, Running, running, until
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 KEY = "sk-page"
 

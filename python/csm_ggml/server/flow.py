@@ -122,7 +122,7 @@ class Sound:
         text: That piece.
         frames: Frames of it.
         finish_reason: How the piece ended, if this is its last part.
-        stats: Of the piece so far.
+        stats: Of the piece so far; None for the pause before it.
         waited: In the first part of a piece: the seconds until it, less the work for it.
         known: In the first part of a piece with a voice: whether that was evaluated before.
     """
@@ -130,9 +130,9 @@ class Sound:
     samples: npt.NDArray[np.float32]
     piece: int
     text: str
-    frames: int
-    finish_reason: str | None
-    stats: Stats
+    frames: int = 0
+    finish_reason: str | None = None
+    stats: Stats | None = None
     waited: float | None = None
     known: bool | None = None
 
@@ -181,6 +181,8 @@ class Flow:
             while (following := await jobs.get()) is not None:
                 text, voices, job = following
                 begins = True
+                if number and len(pause := joint.pause()):
+                    yield Sound(pause, number, text)
                 spoken: list[Audio] = []
                 async for chunk in job:
                     if number == 0 and not self._voices.done():
@@ -277,6 +279,10 @@ class _Joint:
         # The beginning of a later piece, as long as nothing of it was heard.
         self._begin: npt.NDArray[np.float32] | None = None
 
+    def pause(self) -> npt.NDArray[np.float32]:
+        """What is missing for a pause before the next piece; a player has it while that begins."""
+        return np.zeros(max(0, self._pause - (self._quiet or 0) - self._keep), np.float32)
+
     def take(self, samples: npt.NDArray[np.float32], *, last: bool) -> npt.NDArray[np.float32]:
         """What follows of a piece, `last` at its end."""
         if self._begin is not None:
@@ -287,9 +293,7 @@ class _Joint:
                 self._begin = None if last else samples
                 samples = samples[:0]
             else:
-                pause = max(0, self._pause - (self._quiet or 0) - self._keep)
-                begin = samples[max(0, loud[0] - self._keep) :]
-                samples = np.concatenate([np.zeros(pause, np.float32), begin])
+                samples = samples[max(0, loud[0] - self._keep) :]
                 self._begin = None
         if len(samples):
             loud = self._loud(samples)

@@ -129,8 +129,10 @@ class Meter:
             self._metrics.queue_wait.observe(sound.waited)
         if sound.known is not None:
             self._metrics.voice_prefix.labels(str(sound.known).lower()).inc()
-        if sound.finish_reason is not None and (length := sound.stats.audio_seconds):
-            self._metrics.factor.observe(sound.stats.total_seconds / length)
+        if sound.finish_reason is not None and sound.stats is not None:
+            length = sound.stats.audio_seconds
+            if length:
+                self._metrics.factor.observe(sound.stats.total_seconds / length)
 
     def end(self, reason: str) -> None:
         """The stream ended: a finish reason, or "cancelled" or "error"."""
