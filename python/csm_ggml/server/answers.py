@@ -175,7 +175,7 @@ class SpeechAnswer(Response):
 
     def _usage(self, flow: Flow) -> dict[str, int]:
         csm = self._order.csm
-        said = len(csm.tokenize(self._order.text))
+        said = len(csm.tokenize(self._order.text, tags=self._order.manner.options["tags"]))
         made = flow.frames * csm.codebooks
         return {"input_tokens": said, "output_tokens": made, "total_tokens": said + made}
 

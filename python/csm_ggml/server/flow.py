@@ -8,7 +8,6 @@ where a piece ends. One piece alone is, sample for sample, what `CSM.generate` m
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -25,8 +24,8 @@ from csm_ggml.longform.reading import TRIM_DB, TRIM_KEEP_SECONDS, TRIM_WINDOW_SE
 from csm_ggml.speech.job import Job
 from csm_ggml.speech.options import SEED_LIMIT
 from csm_ggml.speech.stop import worst
+from csm_ggml.text.characters import clean, has_sound, one_line
 from csm_ggml.text.sentences import group, split_sentences
-from csm_ggml.text.turns import normalize
 from csm_ggml.voices.voice import Voice
 
 # A text is cut if it is longer than this: more than one utterance of CSM should hold.
@@ -38,8 +37,6 @@ SENTENCE_CHARACTERS = LongForm().piece_characters
 PAUSE_SECONDS = LongForm().pause
 # Pieces asked for at a time: the one that is heard and the one after it.
 AHEAD = 2
-
-_WORD = re.compile(r"\w")
 
 
 @dataclass(frozen=True)
@@ -70,14 +67,14 @@ class SentenceReader:
         """The pieces that are complete after more text."""
         self._text += text
         # The last sentence may go on, and what ends one is known by what follows.
-        *complete, rest = split_sentences(normalize(self._text)) or [""]
+        *complete, rest = split_sentences(one_line(clean(self._text))) or [""]
         if complete:
             self._text = rest + (" " if self._text[-1:].isspace() else "")
         return self._pieces(complete)
 
     def finish(self) -> list[str]:
         """The pieces that are left."""
-        pieces = self._pieces(split_sentences(normalize(self._text)))
+        pieces = self._pieces(split_sentences(one_line(clean(self._text))))
         if self._sentences:
             pieces.append(" ".join(self._sentences))
         self._text, self._sentences, self._first = "", [], True
@@ -87,7 +84,7 @@ class SentenceReader:
         pieces = []
         for sentence in sentences:
             for part in group([sentence], SENTENCE_CHARACTERS):
-                if not _WORD.search(part):
+                if not has_sound(part):
                     continue
                 self._sentences.append(part)
                 piece = " ".join(self._sentences)

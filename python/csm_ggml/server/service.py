@@ -23,7 +23,7 @@ from csm_ggml.server.problems import ApiError, unavailable
 from csm_ggml.server.settings import Settings
 from csm_ggml.server.voicestore import VoiceStore
 from csm_ggml.speech.options import resolve_seed
-from csm_ggml.text.turns import normalize, without_tags
+from csm_ggml.text.characters import clean, has_sound
 from csm_ggml.voices.voice import Voice
 
 # Names that clients give the model although they mean whichever there is.
@@ -165,10 +165,10 @@ class Service:
                 code="string_above_max_length",
             )
         try:
-            spoken = normalize(text)
+            heard = has_sound(clean(text))
         except ValueError:
             raise ApiError(400, "input is not valid Unicode", param="input") from None
-        if not spoken:
+        if not heard:
             raise ApiError(400, "input is empty: there is nothing to say", param="input")
         if fields.instructions and not self._instructions_told:
             self._instructions_told = True
@@ -182,6 +182,8 @@ class Service:
         voices, speaker = self._voices(fields.voice, dialogue=dialogue)
         if speaker is not None:
             options["speaker"] = speaker
+        # For these clients a number in brackets is a citation.
+        options["tags"] = dialogue
         options["priority"] = fields.priority or ("bulk" if bulk else "live")
         options["first_chunk_frames"] = 1 if streamed else MOST_CHUNK_FRAMES
         options["chunk_frames"] = self.settings.chunk_frames or (
@@ -192,7 +194,7 @@ class Service:
         speed = 1.0 if fields.speed is None else fields.speed
         return Order(
             csm=csm,
-            text=text if dialogue else without_tags(text),
+            text=text,
             manner=Manner(seed=resolve_seed(fields.seed), options=options, voices=voices),
             format=format,
             speed=speed,

@@ -18,7 +18,7 @@ from csm_ggml.errors import VoiceFileError
 from csm_ggml.server.problems import ApiError
 from csm_ggml.server.recordings import read_recording
 from csm_ggml.server.service import Service
-from csm_ggml.text.turns import normalize
+from csm_ggml.text.characters import clean, one_line
 from csm_ggml.voices.voice import MAGIC, Voice
 
 _NAME_CHARACTERS = 100
@@ -112,7 +112,7 @@ def _text(form: FormData, name: str, limit: int) -> str:
     if not isinstance(value, str):
         raise ApiError(400, f"{name} is missing", param=name)
     try:
-        value = normalize(value)
+        value = one_line(clean(value))
     except ValueError:
         raise ApiError(400, f"{name} is not valid Unicode", param=name) from None
     if not value:
