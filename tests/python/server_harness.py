@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-
 from csm_ggml.csm import CSM
 from csm_ggml.server.app import create_app
 from csm_ggml.server.run import make_server

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from reference.runner import Reference
 
 FRAMES = 8
-SAID = [(0, "How are you?"), (1, "Fine, thanks. And what about 1,234 of naïve yöu?"), (0, "Well…")]
+SAID = [
+    (0, "How are you?"),
+    (1, "Fine, thanks. And what about 1,234 of naïve yöu?"),
+    (0, "Well, ça va."),
+]
 
 
 @pytest.mark.parity

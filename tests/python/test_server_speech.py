@@ -19,6 +19,8 @@ pytest.importorskip("prometheus_client")
 
 import soundfile
 from csm_ggml.audio.encoders import FORMATS, MEDIA_TYPES
+from csm_ggml.server.settings import Settings
+from csm_ggml.text.lexicon import Lexicon
 from server_harness import LONG, TEXT, Running, running
 
 
@@ -168,6 +170,17 @@ def test_tags_are_text_unless_asked_for(server: Running) -> None:
     assert plain == spoken(server, text, tags=False)
     turns = server.speak(text, seed=5, response_format="pcm", dialogue=True).body
     assert turns == spoken(server, text, tags=True) and turns != plain
+
+
+def test_texts_are_normalized_if_asked_for() -> None:
+    text = "It costs $5 at GGML."
+    settings = Settings(normalize="en", lexicon=Lexicon({"GGML": "gee gee em el"}))
+    with running(settings, slots=1) as server:
+        fields = {"seed": 5, "response_format": "pcm"}
+        options = {"tags": False, "lexicon": settings.lexicon}
+        expected = spoken(server, text, normalize="en", **options)
+        assert server.speak(text, **fields).body == expected
+        assert server.speak(text, **fields, normalize="off").body == spoken(server, text, **options)
 
 
 def test_long_texts_flow_as_one_stream(server: Running) -> None:

@@ -89,6 +89,19 @@ def add_parser(commands: Subparsers[Any]) -> None:
         default=[],
         help="another name of the model; again for more",
     )
+    group = parser.add_argument_group("texts")
+    group.add_argument(
+        "--normalize",
+        action="store_const",
+        const="en",
+        help="say numbers, dates, money, units, markup in English words, unless a request says "
+        "otherwise",
+    )
+    group.add_argument(
+        "--lexicon",
+        metavar="FILE",
+        help="how words are pronounced: 'word -> respelling' a line",
+    )
     group = parser.add_argument_group("security")
     group.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="keys that let requests in, one a line"
@@ -174,6 +187,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         UsageError: If the server would be open to the network without a key, or a value is wrong.
     """
     from csm_ggml.server.settings import Settings, is_loopback, read_keys
+    from csm_ggml.text.lexicon import as_lexicon
 
     lines = os.environ.get(KEYS_VARIABLE, "").split(",")
     if args.api_key_file is not None:
@@ -209,6 +223,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         default_voice=args.default_voice,
         aliases=aliases,
         models=tuple(args.model_alias),
+        normalize=args.normalize,
+        lexicon=as_lexicon(args.lexicon),
         keys=keys,
         hosts=hosts or None,
         origins=tuple(args.allowed_origin),

@@ -49,6 +49,11 @@ class SpeechFields(BaseModel):
     max_seconds: float | None = Field(
         default=None, gt=0, le=600, allow_inf_nan=False, description="Longest speech of a turn."
     )
+    normalize: Literal["en", "off"] | None = Field(
+        default=None,
+        description="en: say numbers, dates, units, markup and the like in English words. Default: "
+        "as the server was started.",
+    )
     dialogue: bool | None = Field(
         default=None, description="Read tags such as [1] as speakers. Default: no, they are text."
     )

@@ -184,6 +184,11 @@ class Service:
             options["speaker"] = speaker
         # For these clients a number in brackets is a citation.
         options["tags"] = dialogue
+        normalize = fields.normalize or self.settings.normalize
+        if normalize not in (None, "off"):
+            options["normalize"] = normalize
+        if self.settings.lexicon is not None:
+            options["lexicon"] = self.settings.lexicon
         options["priority"] = fields.priority or ("bulk" if bulk else "live")
         options["first_chunk_frames"] = 1 if streamed else MOST_CHUNK_FRAMES
         options["chunk_frames"] = self.settings.chunk_frames or (

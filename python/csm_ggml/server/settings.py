@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from csm_ggml.text.lexicon import Lexicon
+
 MEBIBYTE = 1 << 20
 
 
@@ -26,6 +28,9 @@ class Settings:
         origins: Other origins whose pages may use the server.
         public_lists: Whether lists of models and voices need no key.
         public_metrics: Whether /metrics needs no key.
+        normalize: "en" has numbers, dates and the like said in English words, unless a request
+            says otherwise.
+        lexicon: How words are pronounced.
         input_characters: Longest text of a request.
         json_bytes: Longest body of a request.
         upload_bytes: Longest body of a voice upload.
@@ -50,6 +55,8 @@ class Settings:
     origins: tuple[str, ...] = ()
     public_lists: bool = False
     public_metrics: bool = False
+    normalize: str | None = None
+    lexicon: Lexicon | None = None
     input_characters: int = 4096
     json_bytes: int = MEBIBYTE
     upload_bytes: int = 10 * MEBIBYTE
