@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,26 @@ def test_a_conversation_gives_its_slot_back(path: Path) -> None:
     csm.generate("Hi.", **GREEDY)
     loop = csm.scheduler._runner.loop
     assert not loop._held and not loop._saved and not loop._leases
+
+
+def test_memory_is_given_back_after_a_while(
+    path: Path, monkeypatch: pytest.MonkeyPatch, voices: list[Voice]
+) -> None:
+    monkeypatch.setattr("csm_ggml.speech.scheduler.IDLE_SECONDS", 0.05)
+    csm = CSM.from_pretrained(path, device="cpu", threads=1)
+    lively = CSM.from_pretrained(path, device="cpu", threads=1)
+    with (
+        csm.conversation(voice=voices, **GREEDY) as talk,
+        lively.conversation(voice=voices, **GREEDY) as other,
+    ):
+        for line in LINES:
+            audio, expected = talk.say(line), other.say(line)
+            assert np.array_equal(audio.samples, expected.samples)
+            assert audio.stats.prefill_rows == expected.stats.prefill_rows
+            until = time.monotonic() + 10
+            while csm.scheduler._runner.loop._engine is not None and time.monotonic() < until:
+                time.sleep(0.01)
+            assert csm.scheduler._runner.loop._engine is None
 
 
 def test_more_conversations_than_slots(csm: CSM, path: Path, voices: list[Voice]) -> None:
