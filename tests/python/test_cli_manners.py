@@ -35,7 +35,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["speak", "Hi.", "--seed", "9" * 5000], "seed must be"),
         (["speak", "Hi.", "--loop-seconds", "1e9"], "loop_seconds must be 0 (never) or 0.001 to"),
         (["speak", "Hi.", "--max-seconds", "1e308"], "max_seconds must be 0.001 to 36000"),
-        (["speak", "Hi.", "--temperature", "1e39"], "temperature must be 0 (the likeliest"),
+        (["speak", "Hi.", "--temperature", "1e39"], "temperature must be 0 (the most likely"),
         (["speak", "Hi.", "--top-p", "1e-50"], "top_p must be 1e-06 to 1"),
         (["speak", "Hi.", "--retries", "1000000000"], "retries must be 0 to 100"),
         (["speak", "Hi.", "--batch-size", "2000"], "batch_size must be 1 to 256"),

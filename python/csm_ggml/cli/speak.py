@@ -190,7 +190,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "--temperature",
         type=option("temperature"),
         metavar="X",
-        help="0 picks the likeliest codes (default: the model's, else 0.9)",
+        help="0 always picks the most likely code (default: the model's, else 0.9)",
     )
     group.add_argument(
         "--top-k",
@@ -239,7 +239,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Speak, save, and say in one line what came of it."""
+    """Speak, save, and print a summary of one line."""
     if args.output is None and not args.play:
         args.output = DEFAULT_OUTPUT
     to_stdout = args.output == "-"

@@ -47,7 +47,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     create.add_argument(
         "--prefix",
         action="store_true",
-        help="also keep what this model makes of it: quicker to start, large, for this model only",
+        help="also save the KV cache: starts faster, a large file, for this model only",
     )
     create.add_argument("-q", "--quiet", action="store_true", help="no messages")
     add_model_arguments(create)

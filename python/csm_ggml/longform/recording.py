@@ -52,13 +52,13 @@ class Recording:
     """A long text that was spoken into a file.
 
     Attributes:
-        path: The file.
-        duration: Seconds of it.
-        pieces: Parts that were spoken in one go.
-        resumed: How many of them came from an interrupted run.
-        finish_reasons: How often a piece ended how.
-        seed: What makes the same again.
-        seconds: That this run took.
+        path: Name of the file.
+        duration: Seconds of audio in the file.
+        pieces: Number of parts that the text was spoken in.
+        resumed: Number of these parts that came from an interrupted run.
+        finish_reasons: Number of pieces for each finish reason.
+        seed: The seed that makes the same recording again.
+        seconds: Wall-clock seconds of this run.
     """
 
     path: str

@@ -46,8 +46,8 @@ class Limits:
 # What options, and arguments that count something, may be: within it, no value takes memory or
 # time beyond reason, or ends in a number that the engine's 32 bits cannot hold.
 LIMITS = {
-    "temperature": Limits(0.0001, 100, zero="the likeliest code"),
-    "depth_temperature": Limits(0.0001, 100, zero="the likeliest code"),
+    "temperature": Limits(0.0001, 100, zero="the most likely code"),
+    "depth_temperature": Limits(0.0001, 100, zero="the most likely code"),
     "top_k": Limits(0, 2**31 - 1, "(0 = all codes)"),
     "depth_top_k": Limits(0, 2**31 - 1, "(0 = all codes)"),
     "top_p": Limits(0.000001, 1, "(1 = all codes)"),
@@ -80,34 +80,35 @@ class GenerateOptions(TypedDict, total=False):
     """Keyword options of `CSM.generate` and its relatives. All may be left out.
 
     Attributes:
-        temperature: Of the backbone's sampling of the first codebook; 0 picks the likeliest code.
-            Default: the model file's, else 0.9.
-        top_k: Sample among the k likeliest codes; 0 for all. Default: the model file's, else 50.
-        top_p: Sample among the likeliest codes that together have this probability; 1 for all.
-            Default: the model file's, else 1.
-        depth_temperature: As temperature, for the depth decoder (all further codebooks). Default:
-            0 if temperature is given as 0, else the model file's, else 0.9.
-        depth_top_k: As top_k, for the depth decoder. Default: the model file's, else 50.
-        depth_top_p: As top_p, for the depth decoder. Default: the model file's, else 1.
-        max_seconds: A turn is cut after this much speech. Default: 4 seconds and a quarter of a
-            second per character, at most 90.
+        temperature: Sampling temperature of the first codebook (the backbone). 0 always picks the
+            most likely code. Default: the value in the model file, else 0.9.
+        top_k: The first codebook is sampled among the k most likely codes; 0 means all codes.
+            Default: the value in the model file, else 50.
+        top_p: The first codebook is sampled among the most likely codes that together have this
+            probability; 1 means all codes. Default: the value in the model file, else 1.
+        depth_temperature: Sampling temperature of all further codebooks (the depth decoder).
+            Default: 0 if temperature is given as 0, else the value in the model file, else 0.9.
+        depth_top_k: As top_k, for the depth decoder. Default: the value in the model file, else 50.
+        depth_top_p: As top_p, for the depth decoder. Default: the value in the model file, else 1.
+        max_seconds: A turn is cut after this much speech. Default: 4 seconds plus a quarter of a
+            second for each character, at most 90.
         max_frames: The same limit in frames; only one of the two may be given.
         context: Segments that were spoken before, oldest first; the speech goes on in their voices.
         voice: A `Voice`, its file, or a list of them (one for each speaker): what was spoken
-            before the context. What the model makes of it is computed once and kept.
+            before the context. Its KV cache is computed once and kept.
         speaker: Who says text before a first tag. Default: the speaker of the first voice, else 0.
-        silence_seconds: A turn ends after so much near-silence; 0 for never. Default 3; 0 when
-            temperature is 0.
-        silence_db: What counts as near-silence, in dB of full scale. Default -55.
-        loop_seconds: A turn ends when it has repeated itself for so long; 0 for never. Default 3;
-            0 when temperature is 0.
+        silence_seconds: A turn ends after this many seconds of near-silence; 0 switches the rule
+            off. Default 3; 0 when temperature is 0.
+        silence_db: The level below which a frame is near-silence, in dB of full scale. Default -55.
+        loop_seconds: A turn ends when it has repeated itself for this many seconds; 0 switches the
+            rule off. Default 3; 0 when temperature is 0.
         tags: Whether numbers in brackets are speaker tags. Default: those are that stand where a
             turn can begin and that the text uses for speakers, so that a citation is none.
         normalize: "en": numbers, dates, money, units, abbreviations, addresses, markup and the like
             become English words. Default: the text stays as it is.
         lexicon: How words are to be spelled for the model: a `Lexicon`, its file or a mapping.
-        retries: A turn that the model does not end by itself is drawn again, with the next seed,
-            at most so many times. Default 0.
+        retries: How many times a turn that the model does not end by itself is generated again,
+            each time with the next seed. Default 0.
     """
 
     temperature: float

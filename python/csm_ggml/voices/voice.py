@@ -35,7 +35,7 @@ _MOST_TEXT = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class VoicePrefix:
-    """What a model makes of a voice, computed beforehand.
+    """The KV cache of a voice, computed beforehand with one model.
 
     Attributes:
         model: What the model was loaded as, without the folders of the machine that it was on.
@@ -83,7 +83,7 @@ class Voice:
         codes: (frames, codebooks) int32 of the recording.
         sample_rate: Samples per second of the codec that made them.
         frame_size: Samples in a frame.
-        prefix: What one model makes of it, if it was asked for.
+        prefix: Its KV cache for one model, if it was asked for; else None.
         codec: The answer of the codec to a probe (csm_ggml.loading.codec_probe), which tells it
             from others; None if it is not known.
     """
