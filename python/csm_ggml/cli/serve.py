@@ -44,10 +44,18 @@ def add_parser(commands: Subparsers[Any]) -> None:
     add_model_arguments(parser)
     group = parser.add_argument_group("load")
     group.add_argument(
-        "--slots", type=positive, default=16, help="utterances side by side (default: %(default)s)"
+        "--slots",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="utterances side by side (default: %(default)s)",
     )
     group.add_argument(
-        "--queue", type=int, default=64, help="requests that may wait (default: %(default)s)"
+        "--queue",
+        type=int,
+        default=64,
+        metavar="N",
+        help="requests that may wait (default: %(default)s)",
     )
     group.add_argument(
         "--realtime",
@@ -60,14 +68,20 @@ def add_parser(commands: Subparsers[Any]) -> None:
     group.add_argument(
         "--chunk-frames",
         type=positive,
+        metavar="N",
         help="frames of 80 ms in the parts of a live stream (default: by the measured speed)",
     )
     group.add_argument(
-        "--connections", type=positive, default=1000, help="at most (default: %(default)s)"
+        "--connections",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="open connections at most (default: %(default)s)",
     )
     group.add_argument(
         "--drain-seconds",
         type=float,
+        metavar="SEC",
         default=120.0,
         help="after SIGTERM, what is being said may take so long (default: %(default)s)",
     )
@@ -75,7 +89,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
     group.add_argument(
         "--voices", type=Path, metavar="DIR", help="folder of saved voices, and of uploaded ones"
     )
-    group.add_argument("--default-voice", help="for requests without one (default: speaker-0)")
+    group.add_argument(
+        "--default-voice", metavar="NAME", help="for requests without one (default: speaker-0)"
+    )
     group.add_argument(
         "--alias",
         action="append",
@@ -85,6 +101,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     group.add_argument(
         "--model-alias",
+        metavar="NAME",
         action="append",
         default=[],
         help="another name of the model; again for more",
@@ -135,7 +152,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     group.add_argument(
         "--watermark",
-        metavar="MODULE:FUNCTION",
+        metavar="MODULE:NAME",
         help="a Python function that sees each chunk first, as CSM.watermark does",
     )
     parser.set_defaults(run=run)
