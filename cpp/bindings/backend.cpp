@@ -54,8 +54,10 @@ void register_backend(py::module_& m) {
     m.def(
         "read_bandwidth",
         [](int threads, size_t bytes, int rounds) {
-            if (threads < 1 || rounds < 1 || bytes < 4096)
-                throw ArgumentError("expected threads, rounds >= 1 and bytes >= 4096");
+            if (threads < 1 || threads > GGML_MAX_N_THREADS || rounds < 1 || bytes < 4096)
+                throw ArgumentError(cat("threads is ", threads, ", rounds ", rounds, ", bytes ", bytes,
+                                        "; expected threads from 1 to ", GGML_MAX_N_THREADS,
+                                        ", rounds from 1 and bytes from 4096 on"));
             const py::gil_scoped_release release;
             return read_bandwidth(threads, bytes, rounds);
         },

@@ -71,7 +71,7 @@ void register_codec(py::module_& m) {
         .def(py::init([](std::shared_ptr<Model> model, int streams) {
                  return std::make_unique<DecoderStream>(std::move(model), streams);
              }),
-             py::arg("model"), py::arg("streams") = 1)
+             py::arg("model").none(false), py::arg("streams") = 1)
         .def(
             "decode", &decode, py::arg("codes"), py::arg("streams") = py::none(),
             "(frames, q) codes of stream 0, 1 <= q <= codebooks, to (frames * frame_size,) samples; with the "
@@ -113,7 +113,7 @@ void register_codec(py::module_& m) {
         .def(py::init([](std::shared_ptr<Model> model) {
                  return std::make_unique<EncoderStream>(std::move(model));
              }),
-             py::arg("model"))
+             py::arg("model").none(false))
         .def("encode", &encode, py::arg("samples"), py::arg("final") = true,
              py::arg("return_latents") = false,
              "(n,) samples to (ceil(n / frame_size), codebooks) codes; with return_latents also the (frames, "

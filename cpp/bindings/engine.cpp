@@ -61,7 +61,7 @@ void register_engine(py::module_& m) {
         .def(py::init([](std::shared_ptr<Model> model, int slots, int context, const std::string& kv_type) {
                  return std::make_unique<Engine>(std::move(model), slots, context, kv_type);
              }),
-             py::arg("model"), py::kw_only(), py::arg("slots") = 1, py::arg("context") = 0,
+             py::arg("model").none(false), py::kw_only(), py::arg("slots") = 1, py::arg("context") = 0,
              py::arg("kv_type") = "auto")
         .def(
             "open",

@@ -4,8 +4,8 @@ namespace csm {
 
 Model::Model(const std::vector<std::string>& files, const std::string& device, int threads)
     : checkpoint_(Checkpoint::open(files)) {
-    device_ = Device::open(device, threads);
-    codec_device_ = Device::open(device, threads);
+    device_ = Device::shared(device, threads, Device::Purpose::language_model);
+    codec_device_ = Device::shared(device, threads, Device::Purpose::codec);
     weights_ = std::make_unique<Weights>(device_, checkpoint_.tensors,
                                          CsmWeights::max_tensors(csm()) + MimiWeights::max_tensors(mimi()));
     csm_weights_ = CsmWeights::request(*weights_, csm());

@@ -31,7 +31,7 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     ggml_context* ctx = pool_.ctx();
     audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * batch);
     text_ids_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
-    if (!device->is_cpu()) {
+    if (!device->runs_own_nodes()) {
         audio_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
         text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
     }
@@ -51,7 +51,7 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     pair_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 2 * batch);
     pair_mask_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, 2, 2);
     // GPUs would convert keys and values to F16 before each attention
-    const ggml_type depth_type = device->is_cpu() ? GGML_TYPE_F32 : cache.k.front()->type;
+    const ggml_type depth_type = device->runs_own_nodes() ? GGML_TYPE_F32 : cache.k.front()->type;
     depth_cache_ = KvCache(pool_, config.depth, codebooks, batch, depth_type);
     pool_.allocate();
 

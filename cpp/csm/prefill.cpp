@@ -18,7 +18,7 @@ constexpr int kGpuBlock = 64, kCpuBlock = 16;
 // Rows of a block, 0 where rows are computed each for itself.
 int block_rows(const Device& device, const CsmConfig& config, const KvCache& cache) {
     if (attends_itself(device, config.backbone, cache.k.front()->type)) return 0;
-    return device.is_cpu() ? kCpuBlock : kGpuBlock;
+    return device.runs_own_nodes() ? kCpuBlock : kGpuBlock;
 }
 
 // What the graph is given, one entry per row of the block.
@@ -117,7 +117,7 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     const auto input = [&](ggml_type type, size_t n) {
         return ggml_new_tensor_1d(pool.ctx(), type, static_cast<int64_t>(n));
     };
-    const bool own_embedding = device->is_cpu();
+    const bool own_embedding = device->runs_own_nodes();
     ggml_tensor* text_in = own_embedding ? input(GGML_TYPE_I32, in.text.size()) : nullptr;
     ggml_tensor* audio_in = own_embedding ? input(GGML_TYPE_I32, in.audio.size()) : nullptr;
     std::unique_ptr<ComposedEmbedding> composed;

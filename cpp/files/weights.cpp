@@ -84,8 +84,8 @@ Weights::Weights(std::shared_ptr<Device> device, std::shared_ptr<const TensorSou
                  size_t max_tensors)
     : device_(std::move(device)),
       source_(std::move(source)),
-      plain_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})),
-      repacked_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})) {
+      plain_(max_tensors * ggml_tensor_overhead()),
+      repacked_(max_tensors * ggml_tensor_overhead()) {
     if (kHaveKernels) kernels();  // the environment may ask for kernels that there are not: said here first
 }
 
@@ -117,7 +117,7 @@ ggml_tensor* Weights::place(ggml_type type, int64_t columns, int64_t rows) {
 }
 
 bool Weights::use_panels() const {
-    return kHaveKernels && device_->is_cpu();
+    return kHaveKernels && device_->runs_own_nodes();
 }
 
 Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, bool exact) {
@@ -134,7 +134,7 @@ Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, b
     matrix.panels = use_panels() && gemm_packs(type);
     if (matrix.panels) {
         matrix.tensor = ggml_new_tensor_1d(plain_.get(), type, gemm_packed_size(columns, rows));
-    } else if (device_->is_cpu() && PackedMatrix::supported(type, columns, rows)) {
+    } else if (device_->runs_own_nodes() && PackedMatrix::supported(type, columns, rows)) {
         packed_.push_back({type, columns, rows});
         matrix.packed = &packed_.back();
         matrix.tensor =
@@ -267,7 +267,7 @@ void Weights::load() {
         if (!buffer)
             throw BackendError(cat("not enough memory for the weights on device '", device_->name(), "'"));
         ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
-        if (device_->is_cpu()) {
+        if (device_->runs_own_nodes()) {
             use_huge_pages(ggml_backend_buffer_get_base(buffer.get()),
                            ggml_backend_buffer_get_size(buffer.get()));
         }

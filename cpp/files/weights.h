@@ -97,7 +97,7 @@ class Weights {
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<const TensorSource> source_;
-    ContextPtr plain_, repacked_;
+    Context plain_, repacked_;
     ggml_backend_buffer_type_t repack_type_ = nullptr;
     std::deque<PackedMatrix> packed_;  // stable addresses
     std::vector<BufferPtr> buffers_;

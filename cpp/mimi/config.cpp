@@ -73,6 +73,33 @@ MimiConfig MimiConfig::read(const GgufFile& file) {
 
 void MimiConfig::validate(const std::string& where) const {
     const auto fail = [&](const std::string& why) { return FormatError(cat(where, ": mimi: ", why)); };
+    struct Size {
+        const char* name;
+        int value, high;
+    };
+    const Size sizes[] = {{"sample_rate", sample_rate, 1 << 20},
+                          {"hidden_size", hidden, kMaxChannels},
+                          {"num_filters", num_filters, kMaxChannels},
+                          {"kernel_size", kernel, kMaxKernel},
+                          {"last_kernel_size", last_kernel, kMaxKernel},
+                          {"residual_kernel_size", residual_kernel, kMaxKernel},
+                          {"dilation_growth_rate", dilation_growth, kMaxDilation},
+                          {"compress", compress, kMaxChannels},
+                          {"resample_stride", resample_stride, kMaxRatio},
+                          {"sliding_window", window, kMaxWindow},
+                          {"codebook_size", codebook_size, 1 << 20},
+                          {"codebook_dim", codebook_dim, kMaxChannels},
+                          {"codebooks", codebooks, kMaxCodebooks},
+                          {"semantic_codebooks", semantic_codebooks, kMaxCodebooks},
+                          {"transformer layers", transformer.layers, kMaxLayers},
+                          {"transformer feed-forward width", transformer.ffn, kMaxChannels}};
+    for (const Size& size : sizes) {
+        if (size.value < 1 || size.value > size.high)
+            throw fail(cat(size.name, " is ", size.value, ", expected 1 to ", size.high));
+    }
+    if (residual_layers < 0 || residual_layers > kMaxResidualLayers)
+        throw fail(cat("num_residual_layers is ", residual_layers, ", expected 0 to ", kMaxResidualLayers));
+    transformer.validate(where, "mimi.transformer");
     if (ratios.empty() || ratios.size() > kMaxRatios) {
         throw fail(cat(ratios.size(), " upsampling ratios, expected 1 to ", kMaxRatios));
     }
@@ -98,7 +125,6 @@ void MimiConfig::validate(const std::string& where) const {
         throw fail(cat(semantic_codebooks, " of ", codebooks,
                        " codebooks are semantic, expected at least one acoustic"));
     }
-    transformer.validate(where, "mimi.transformer");
 }
 
 int MimiConfig::latent_size() const {

@@ -118,7 +118,7 @@ void run_attention(ggml_tensor* dst, int ith, int nth, void* userdata) {
     int64_t keys = 0;
     for (int64_t token = 0; token < tokens; ++token) keys += keys_of(token);
     if (nth == 1 && keys * node.heads * node.head_dim < kSmall) {
-        work(0, units);
+        node.team->run_here(0, units, work);
     } else {
         divide(*node.team, units, ith, nth, work);
     }
@@ -173,7 +173,7 @@ ggml_tensor* build_flash_attention(Graph& graph, const TransformerConfig& c, con
 }  // namespace
 
 bool attends_itself(const Device& device, const TransformerConfig& c, ggml_type type) {
-    return kHaveKernels && device.is_cpu() && c.head_dim % kAttentionDim == 0 &&
+    return kHaveKernels && device.runs_own_nodes() && c.head_dim % kAttentionDim == 0 &&
            (type == GGML_TYPE_F32 || type == GGML_TYPE_F16);
 }
 

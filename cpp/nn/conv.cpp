@@ -129,7 +129,7 @@ ggml_tensor* steps_view(ggml_context* ctx, ggml_tensor* x, int64_t first, int64_
 
 // Whether the steps around convolutions are nodes of our own.
 bool own_nodes(Graph& graph) {
-    return kHaveKernels && graph.device().is_cpu();
+    return kHaveKernels && graph.device().runs_own_nodes();
 }
 
 // The past of one layer in the streams of a graph.

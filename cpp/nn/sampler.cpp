@@ -75,7 +75,8 @@ SamplerInputs::SamplerInputs(TensorPool& pool, const Device& device, int codes, 
     : settings(ggml_new_tensor_3d(pool.ctx(), GGML_TYPE_F32, kSettingsWidth, batch, 2)),
       uniforms(ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codebooks, batch)),
       forced(ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_I32, codebooks, batch)),
-      ranks(device.is_cpu() ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codes, batch)) {}
+      ranks(device.runs_own_nodes() ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codes, batch)) {
+}
 
 void SamplerInputs::upload_constants() const {
     if (ranks == nullptr) return;

@@ -1,5 +1,7 @@
 #include "nn/transformer.h"
 
+#include <utility>
+
 #include "runtime/error.h"
 
 namespace csm {
@@ -13,6 +15,12 @@ constexpr int kMaxAttentionWidth = 1 << 16;
 
 void TransformerConfig::validate(const std::string& where, const std::string& name) const {
     const auto fail = [&](const std::string& why) { return FormatError(cat(where, ": ", name, ": ", why)); };
+    const std::pair<const char*, int> sizes[] = {{"layers", layers},     {"width", width},
+                                                 {"heads", heads},       {"key/value heads", kv_heads},
+                                                 {"head_dim", head_dim}, {"feed-forward width", ffn}};
+    for (const auto& [what, size] : sizes) {
+        if (size < 1) throw fail(cat(what, ": ", size, ", expected at least 1"));
+    }
     if (heads % kv_heads != 0)
         throw fail(cat(heads, " query heads do not share ", kv_heads, " key/value heads evenly"));
     if (head_dim % 2 != 0) throw fail(cat("head_dim is ", head_dim, ", expected an even number"));

@@ -5,11 +5,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <thread>
-#include <vector>
 
 #include "runtime/error.h"
 #include "runtime/huge_pages.h"
+#include "runtime/thread_team.h"
 
 namespace csm {
 
@@ -35,16 +34,16 @@ double read_bandwidth(int threads, size_t bytes, int rounds) {
     use_huge_pages(data.get(), bytes);
     std::fill_n(data.get(), words, 1);
 
+    ThreadTeam team(threads);
+    const size_t part = words / static_cast<size_t>(threads);
     std::atomic<uint64_t> check{0};
     double best = 0.0;
     for (int round = 0; round < rounds; ++round) {
         const auto start = std::chrono::steady_clock::now();
-        std::vector<std::thread> workers;
-        const size_t part = words / static_cast<size_t>(threads);
-        for (int t = 0; t < threads; ++t) {
-            workers.emplace_back([&, t] { check += sum(data.get() + part * static_cast<size_t>(t), part); });
-        }
-        for (auto& worker : workers) worker.join();
+        team.run(threads, [&](int64_t first, int64_t last) {
+            for (int64_t i = first; i < last; ++i)
+                check += sum(data.get() + part * static_cast<size_t>(i), part);
+        });
         const double seconds =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         best = std::max(best, static_cast<double>(part * sizeof(uint64_t)) * threads / seconds);

@@ -8,7 +8,7 @@ namespace csm {
 
 // Bytes per second that `threads` threads together read from a buffer of `bytes` bytes, each its own
 // contiguous part, the best of `rounds` passes. The buffer should be several times the last-level cache.
-// Throws BackendError without memory.
+// Throws BackendError without memory or threads.
 double read_bandwidth(int threads, size_t bytes, int rounds);
 
 }  // namespace csm

@@ -1,8 +1,12 @@
 #include "runtime/device.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <map>
+#include <mutex>
 #include <thread>
+#include <tuple>
 
 #include "runtime/error.h"
 #include "runtime/handles.h"
@@ -25,6 +29,8 @@ Function cpu_function(const char* name) {
 // How long an idle thread of ggml's pool spins before it sleeps, in ggml's units of 0..100. They are used
 // only for graphs with products of ggml's own; between graphs spinning would only take time from others.
 constexpr uint32_t kPolling = 0;
+
+using FreePool = void (*)(ggml_threadpool_t);
 
 constexpr const char* kGenericCpu = "cpu-generic";
 
@@ -61,22 +67,18 @@ std::vector<std::string> cpu_features() {
     return names;
 }
 
-std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
-    std::shared_ptr<Device> device(new Device());
-    device->cpu_dev_ = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    auto* set_pool =
-        cpu_function<void (*)(ggml_backend_t, ggml_threadpool_t)>("ggml_backend_cpu_set_threadpool");
-    device->set_threads_ = cpu_function<ggml_backend_set_n_threads_t>("ggml_backend_set_n_threads");
-    auto* new_pool = cpu_function<ggml_threadpool_t (*)(ggml_threadpool_params*)>("ggml_threadpool_new");
+Device::Choice Device::choose(const std::string& name, int threads) {
+    if (threads < 0 || threads > GGML_MAX_N_THREADS)
+        throw ArgumentError(
+            cat("threads is ", threads, ", expected 1 to ", GGML_MAX_N_THREADS, ", or 0 for all cores"));
+    if (threads == 0)
+        threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, GGML_MAX_N_THREADS);
 
-    if (threads < 0) throw ArgumentError(cat("threads is ", threads, ", expected 0 (all cores) or more"));
-    if (threads == 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-    device->threads_ = std::min(threads, GGML_MAX_N_THREADS);
-
-    ggml_backend_dev_t gpu = nullptr;
-    if (name == kGenericCpu) {
-        gpu = device->cpu_dev_;
-    } else if (name == "auto" || name == "gpu") {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU), gpu = nullptr;
+    if (cpu == nullptr)
+        throw BackendError("no CPU backend is loaded; is the package complete? try `csm-ggml doctor`");
+    if (name == kGenericCpu) return {cpu, name, threads};
+    if (name == "auto" || name == "gpu") {
         gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
         if (gpu == nullptr) gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
         if (gpu == nullptr && name == "gpu")
@@ -93,39 +95,100 @@ std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
         }
         if (ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) gpu = dev;
     }
+    return {gpu, ggml_backend_dev_name(gpu ? gpu : cpu), threads};
+}
 
+std::shared_ptr<Device> Device::open(const std::string& name, int threads) {
+    return open(choose(name, threads));
+}
+
+std::shared_ptr<Device> Device::shared(const std::string& name, int threads, Purpose purpose) {
+    struct Open {
+        int process = current_process();
+        std::mutex mutex;
+        std::map<std::tuple<std::string, int, Purpose>, std::weak_ptr<Device>> devices;
+    };
+    // Never freed: models may outlive static objects. After a fork the mutex may be held by a thread that is
+    // no more, and the devices are of no use.
+    static std::atomic<Open*> open_devices{new Open};
+    Open* known = open_devices.load();
+    if (known->process != current_process()) {
+        auto* fresh = new Open;
+        if (open_devices.compare_exchange_strong(known, fresh)) {
+            known = fresh;
+        } else {
+            delete fresh;
+        }
+    }
+    const Choice choice = choose(name, threads);
+    const std::lock_guard<std::mutex> lock(known->mutex);
+    std::weak_ptr<Device>& place = known->devices[{choice.name, choice.threads, purpose}];
+    std::shared_ptr<Device> device = place.lock();
+    if (!device) place = device = open(choice);
+    return device;
+}
+
+std::shared_ptr<Device> Device::open(const Choice& choice) {
+    // in a child of the process that opened it, a device is left alone, locks and all: nothing of it would
+    // ever answer
+    std::shared_ptr<Device> device(new Device(), [](Device* d) {
+        if (d->process_ == current_process()) delete d;
+    });
+    device->name_ = choice.name;
+    device->threads_ = choice.threads;
+    device->cpu_dev_ = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    device->set_threads_ = cpu_function<ggml_backend_set_n_threads_t>("ggml_backend_set_n_threads");
+    device->team_ = std::make_unique<ThreadTeam>(device->threads_);
     device->cpu_ = ggml_backend_dev_init(device->cpu_dev_, nullptr);
     if (device->cpu_ == nullptr) throw BackendError("the CPU backend could not be started");
-    ggml_threadpool_params params = ggml_threadpool_params_default(device->threads_);
-    params.poll = kPolling;
-    device->pool_ = new_pool(&params);
-    if (device->pool_ == nullptr) throw BackendError(cat("could not start ", device->threads_, " threads"));
-    device->team_ = std::make_unique<ThreadTeam>(device->threads_);
-    device->use_graph_threads(true);
-    set_pool(device->cpu_, device->pool_);
-    device->name_ = name == kGenericCpu ? name : ggml_backend_dev_name(gpu ? gpu : device->cpu_dev_);
-    if (gpu != nullptr) {
-        device->gpu_ = ggml_backend_dev_init(gpu, nullptr);
+    if (choice.gpu != nullptr) {
+        device->gpu_ = ggml_backend_dev_init(choice.gpu, nullptr);
         if (device->gpu_ == nullptr)
             throw BackendError(cat("device '", device->name_, "' could not be started"));
-        if (name == kGenericCpu) device->set_threads_(device->gpu_, device->threads_);
+        device->gpu_is_cpu_ = choice.gpu == device->cpu_dev_;
     } else {
         auto* extra = cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
         for (auto* types = extra(device->cpu_dev_); types != nullptr && *types != nullptr; ++types) {
             device->extra_types_.push_back(*types);
         }
     }
+    device->set_pool(1);
     return device;
 }
 
 Device::~Device() {
     if (gpu_) ggml_backend_free(gpu_);
     if (cpu_) ggml_backend_free(cpu_);
-    if (pool_) cpu_function<void (*)(ggml_threadpool_t)>("ggml_threadpool_free")(pool_);
+    if (pool_) cpu_function<FreePool>("ggml_threadpool_free")(pool_);
+}
+
+void Device::check_process() const {
+    if (process_ != current_process())
+        throw BackendError(
+            "the model was loaded before a fork of the process; load it in the child, or start the child "
+            "with multiprocessing's 'spawn'");
+}
+
+// Gives the CPU backends so many of ggml's threads, the caller's included.
+void Device::set_pool(int threads) {
+    check_threads(threads - 1);  // ggml would abort
+    ggml_threadpool_params params = ggml_threadpool_params_default(threads);
+    params.poll = kPolling;
+    auto* pool = cpu_function<ggml_threadpool_t (*)(ggml_threadpool_params*)>("ggml_threadpool_new")(&params);
+    if (pool == nullptr) throw BackendError(cat("could not start ", threads, " threads"));
+    auto* set = cpu_function<void (*)(ggml_backend_t, ggml_threadpool_t)>("ggml_backend_cpu_set_threadpool");
+    set(cpu_, pool);
+    if (gpu_is_cpu_) set(gpu_, pool);
+    if (pool_) cpu_function<FreePool>("ggml_threadpool_free")(pool_);
+    pool_ = pool;
+    pool_threads_ = threads;
 }
 
 void Device::use_graph_threads(bool all) {
-    set_threads_(cpu_, all ? threads_ : 1);
+    const int threads = all ? threads_ : 1;
+    if (threads > pool_threads_) set_pool(threads);
+    set_threads_(cpu_, threads);
+    if (gpu_is_cpu_) set_threads_(gpu_, threads);
 }
 
 ggml_backend_buffer_type_t Device::buffer_type() const {
@@ -140,7 +203,7 @@ ggml_backend_buffer_type_t Device::repack_buffer_type(ggml_type type, int64_t ne
     // depend on its neighbours.
     if (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q2_K) return nullptr;
     for (ggml_backend_buffer_type_t buft : extra_types_) {
-        ContextPtr ctx(ggml_init({4 * ggml_tensor_overhead(), nullptr, true}));
+        const Context ctx(4 * ggml_tensor_overhead());
         ggml_tensor* w = ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
         ggml_tensor* x = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, ne0, 1);
         BufferPtr empty(ggml_backend_buft_alloc_buffer(buft, 0));

@@ -4,12 +4,13 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "ggml-backend.h"
 #include "ggml.h"
+#include "runtime/fair_mutex.h"
+#include "runtime/process.h"
 #include "runtime/thread_team.h"
 
 namespace csm {
@@ -25,13 +26,20 @@ class Device {
     // name: "auto" (a GPU if there is one, else the CPU), "cpu", "gpu", or a name that ggml lists; or
     // "cpu-generic", the CPU treated as a GPU is: graphs of ggml's operators only, given to the scheduler. It
     // serves to test what GPUs will run where there is none. threads: 0 = all cores.
+    // Throws ArgumentError for threads, BackendError for devices and threads that there are not.
     static std::shared_ptr<Device> open(const std::string& name, int threads);
+    // The same, but models that ask for one device, threads and purpose share it, its threads and its lock.
+    // Graphs of one purpose run one after another, those of different purposes side by side.
+    enum class Purpose { language_model, codec };
+    static std::shared_ptr<Device> shared(const std::string& name, int threads, Purpose purpose);
     ~Device();
     Device(const Device&) = delete;
     Device& operator=(const Device&) = delete;
 
     const std::string& name() const { return name_; }
-    bool is_cpu() const { return gpu_ == nullptr; }
+    // Whether graphs may hold nodes of our own: they run on the CPU then, one node after the other. Graphs of
+    // other devices are made of ggml's operators and are given to its scheduler.
+    bool runs_own_nodes() const { return gpu_ == nullptr; }
     int threads() const { return threads_; }
 
     // Where weights and state live.
@@ -46,25 +54,41 @@ class Device {
 
     // Workers of our own nodes.
     ThreadTeam& team() { return *team_; }
-    // How many of ggml's threads run the CPU graphs that follow: all of them, or only the caller's.
+    // How many of ggml's threads run the CPU graphs that follow: all of them, or only the caller's. They are
+    // started when they are first needed. Throws BackendError if the system does not give them.
     void use_graph_threads(bool all);
 
-    // Graphs of one device run one at a time, whoever asks.
-    std::mutex& mutex() { return mutex_; }
+    // Graphs of one device run one at a time, whoever asks, in the order in which they came.
+    FairMutex& mutex() { return mutex_; }
+
+    // Throws BackendError in another process than the one that opened the device: its threads, and what a
+    // GPU's driver knows, did not come along.
+    void check_process() const;
 
  private:
+    struct Choice {
+        ggml_backend_dev_t gpu;  // null: the CPU
+        std::string name;        // as Device::name() says it
+        int threads;
+    };
+    static Choice choose(const std::string& name, int threads);
+    static std::shared_ptr<Device> open(const Choice& choice);
     Device() = default;
+    void set_pool(int threads);
 
     std::string name_;
     int threads_ = 1;
     ggml_backend_dev_t cpu_dev_ = nullptr;
     ggml_backend_t cpu_ = nullptr;
     ggml_backend_t gpu_ = nullptr;
+    bool gpu_is_cpu_ = false;  // "cpu-generic"
     ggml_threadpool_t pool_ = nullptr;
+    int pool_threads_ = 0;
     ggml_backend_set_n_threads_t set_threads_ = nullptr;
     std::unique_ptr<ThreadTeam> team_;
     std::vector<ggml_backend_buffer_type_t> extra_types_;
-    std::mutex mutex_;
+    FairMutex mutex_;
+    int process_ = current_process();
 };
 
 }  // namespace csm

@@ -7,11 +7,12 @@
 namespace csm {
 
 TensorPool::TensorPool(std::shared_ptr<Device> device, size_t max_tensors)
-    : device_(std::move(device)), ctx_(ggml_init({max_tensors * ggml_tensor_overhead(), nullptr, true})) {}
+    : device_(std::move(device)), ctx_(max_tensors * ggml_tensor_overhead()) {}
 
 void TensorPool::allocate() {
+    device_->check_process();
     const auto fail = [&] { return BackendError(cat("out of memory on device '", device_->name(), "'")); };
-    if (!device_->is_cpu()) {
+    if (!device_->runs_own_nodes()) {
         buffer_.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx_.get(), device_->buffer_type()));
         if (!buffer_) throw fail();
         ggml_backend_buffer_clear(buffer_.get(), 0);
@@ -40,8 +41,7 @@ void TensorPool::allocate() {
 
 Graph::Graph(std::shared_ptr<Device> device, size_t max_nodes)
     : device_(std::move(device)),
-      ctx_(ggml_init({2 * max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false),
-                      nullptr, true})),
+      ctx_(2 * max_nodes * ggml_tensor_overhead() + ggml_graph_overhead_custom(max_nodes, false)),
       graph_(ggml_new_graph_custom(ctx_.get(), max_nodes, false)) {}
 
 void Graph::add_output(ggml_tensor* tensor) {
@@ -50,12 +50,13 @@ void Graph::add_output(ggml_tensor* tensor) {
 }
 
 void Graph::allocate() {
+    device_->check_process();
     bool done = false;
     for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
         const ggml_op op = ggml_graph_node(graph_, i)->op;
         ggml_products_ |= op == GGML_OP_MUL_MAT || op == GGML_OP_MUL_MAT_ID;
     }
-    if (device_->is_cpu()) {
+    if (device_->runs_own_nodes()) {
         allocator_.reset(ggml_gallocr_new(device_->buffer_type()));
         done = ggml_gallocr_alloc_graph(allocator_.get(), graph_);
     } else {
@@ -68,10 +69,13 @@ void Graph::allocate() {
 }
 
 void Graph::compute() {
-    const std::lock_guard<std::mutex> lock(device_->mutex());
+    device_->check_process();
+    const std::lock_guard<FairMutex> lock(device_->mutex());
     device_->use_graph_threads(ggml_products_);
-    const ggml_status status = device_->is_cpu() ? ggml_backend_graph_compute(device_->main_backend(), graph_)
-                                                 : ggml_backend_sched_graph_compute(scheduler_.get(), graph_);
+    const ggml_status status = device_->runs_own_nodes()
+                                   ? ggml_backend_graph_compute(device_->main_backend(), graph_)
+                                   : ggml_backend_sched_graph_compute(scheduler_.get(), graph_);
+    device_->team().check();
     if (status != GGML_STATUS_SUCCESS) {
         throw BackendError(
             cat("computing on device '", device_->name(), "' failed: ", ggml_status_to_string(status)));

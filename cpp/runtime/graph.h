@@ -25,7 +25,7 @@ class TensorPool {
         void operator()(void* p) const { std::free(p); }
     };
     std::shared_ptr<Device> device_;
-    ContextPtr ctx_;
+    Context ctx_;
     std::unique_ptr<void, Free> memory_;  // outlives the buffer that stands on it
     BufferPtr buffer_;
 };
@@ -59,7 +59,7 @@ class Graph {
 
  private:
     std::shared_ptr<Device> device_;
-    ContextPtr ctx_;
+    Context ctx_;
     ggml_cgraph* graph_;
     std::vector<std::shared_ptr<void>> kept_;
     bool ggml_products_ = false;  // whether ggml has anything to compute that is worth its threads

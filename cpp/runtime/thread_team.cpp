@@ -1,6 +1,10 @@
 #include "runtime/thread_team.h"
 
 #include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "runtime/error.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -37,17 +41,78 @@ constexpr uint64_t claimed_of(uint64_t word) {
 
 }  // namespace
 
+namespace {
+
+// Starts threads that do `work`; false if the system does not give them all.
+template <typename Work>
+bool start(std::vector<std::thread>& threads, int n, const Work& work) {
+    try {
+        for (int i = 0; i < n; ++i) threads.emplace_back(work);
+    } catch (const std::exception&) {  // std::system_error, or no memory
+        return false;
+    }
+    return true;
+}
+
+BackendError too_many(int wanted) {
+    return BackendError(
+        cat("the system does not give ", wanted, " threads; ask for fewer (threads=), or raise its limit"));
+}
+
+}  // namespace
+
 ThreadTeam::ThreadTeam(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { worker(); });
+    if (start(workers_, threads - 1, [this] { worker(); })) return;
+    stop();
+    throw too_many(threads);
 }
 
 ThreadTeam::~ThreadTeam() {
+    stop();
+}
+
+void ThreadTeam::stop() {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         stop_ = true;
     }
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
+}
+
+void ThreadTeam::keep_failure() noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!failure_) failure_ = std::current_exception();
+    failed_.store(true, std::memory_order_release);
+}
+
+void ThreadTeam::check() {
+    if (!failed_.load(std::memory_order_acquire)) return;
+    std::exception_ptr failure;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        std::swap(failure, failure_);
+        failed_ = false;
+    }
+    if (failure) std::rethrow_exception(failure);
+}
+
+void check_threads(int threads) {
+    std::mutex mutex;
+    std::condition_variable wake;
+    bool go = false;
+    std::vector<std::thread> started;
+    const bool all = start(started, threads, [&] {
+        std::unique_lock<std::mutex> lock(mutex);
+        wake.wait(lock, [&] { return go; });
+    });
+    {
+        const std::lock_guard<std::mutex> lock(mutex);
+        go = true;
+    }
+    wake.notify_all();
+    for (auto& thread : started) thread.join();
+    if (!all) throw too_many(threads + 1);
 }
 
 bool ThreadTeam::claim_and_work() {

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -19,7 +20,7 @@ namespace csm {
 
 class ThreadTeam {
  public:
-    // threads: the calling one included.
+    // threads: the calling one included. Throws BackendError if the system gives fewer.
     explicit ThreadTeam(int threads);
     ~ThreadTeam();
     ThreadTeam(const ThreadTeam&) = delete;
@@ -29,17 +30,43 @@ class ThreadTeam {
 
     // Calls work(first, last) for chunks that together are 0 .. n, on the caller and on workers; returns when
     // all are done. What a chunk computes must not depend on how the range was cut. One caller at a time.
+    // What work throws is kept for check(): the caller may be a C library's function.
     template <typename Work>
     void run(int64_t n, const Work& work) {
+        const Job<Work> job{*this, work};
         run(
             n,
-            [](const void* w, int64_t first, int64_t last) { (*static_cast<const Work*>(w))(first, last); },
-            &work);
+            [](const void* j, int64_t first, int64_t last) {
+                (*static_cast<const Job<Work>*>(j))(first, last);
+            },
+            &job);
     }
+    // The same on the calling thread alone, for one range.
+    template <typename Work>
+    void run_here(int64_t first, int64_t last, const Work& work) {
+        Job<Work>{*this, work}(first, last);
+    }
+    // Throws what work has thrown since the last check, if anything.
+    void check();
 
  private:
+    template <typename Work>
+    struct Job {
+        ThreadTeam& team;
+        const Work& work;
+        void operator()(int64_t first, int64_t last) const {
+            try {
+                work(first, last);
+            } catch (...) {
+                team.keep_failure();
+            }
+        }
+    };
+    void keep_failure() noexcept;
+
     using Function = void (*)(const void* work, int64_t first, int64_t last);
     void run(int64_t n, Function function, const void* work);
+    void stop();
     bool claim_and_work();
     void worker();
 
@@ -57,15 +84,21 @@ class ThreadTeam {
     std::atomic<bool> stop_{false};
     std::mutex mutex_;
     std::condition_variable wake_;
+    std::exception_ptr failure_;  // under the mutex
+    std::atomic<bool> failed_{false};
     std::vector<std::thread> workers_;
 };
+
+// Throws BackendError if the system does not give so many threads at once, besides those that there are. For
+// libraries that end the process then.
+void check_threads(int threads);
 
 // The way custom nodes divide n units. Where a graph runs on one thread (see Graph), the team takes the
 // chunks as they come; where ggml's threads run it, this is one of `threads` calls and does its fixed part.
 template <typename Work>
 void divide(ThreadTeam& team, int64_t n, int thread, int threads, const Work& work) {
     if (threads > 1) {
-        work(n * thread / threads, n * (thread + 1) / threads);
+        team.run_here(n * thread / threads, n * (thread + 1) / threads, work);
     } else {
         team.run(n, work);
     }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "runtime/fair_mutex.h"
 #include "runtime/thread_team.h"
 
 using namespace csm;
@@ -59,4 +60,41 @@ TEST(without_a_team_the_fixed_parts_cover_all) {
         });
     }
     for (const int count : done) CHECK_EQ(count, 1);
+}
+
+TEST(what_work_throws_is_thrown_by_check) {
+    for (const int threads : {1, 2, 4}) {
+        ThreadTeam team(threads);
+        for (int round = 0; round < 50; ++round) {
+            team.run(64, [](int64_t, int64_t last) {
+                if (last > 32) throw std::bad_alloc();
+            });
+            CHECK_THROWS(team.check(), std::bad_alloc, "");
+            team.check();  // once
+            std::atomic<int64_t> sum{0};
+            team.run(64, [&](int64_t first, int64_t last) { sum += last - first; });
+            team.check();
+            CHECK_EQ(sum.load(), 64);
+        }
+        for (int thread = 0; thread < 2; ++thread)
+            divide(team, 2, thread, 2, [](int64_t, int64_t) { throw std::runtime_error("a part"); });
+        CHECK_THROWS(team.check(), std::runtime_error, "a part");
+    }
+}
+
+TEST(threads_come_in_the_order_in_which_they_wait) {
+    FairMutex mutex;
+    std::vector<int> order;
+    std::vector<std::thread> waiting;
+    mutex.lock();
+    for (int i = 0; i < 6; ++i) {
+        waiting.emplace_back([&, i] {
+            const std::lock_guard<FairMutex> lock(mutex);
+            order.push_back(i);
+        });
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    mutex.unlock();
+    for (auto& thread : waiting) thread.join();
+    CHECK(order == (std::vector<int>{0, 1, 2, 3, 4, 5}));
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
+import re
 import struct
 
-from .gguf_document import ARRAY, F32, SCALARS, STRING, U32, Document, Key, parse
+from .gguf_document import ARRAY, F32, SCALARS, STRING, U32, Document, Key, Tensor, parse
 
 # Values at which sums, products and conversions go wrong.
 _NASTY = [
@@ -291,6 +293,86 @@ def _tensors_exchanged(document: Document, data: bytearray, rng: random.Random) 
     return document.build()
 
 
+# Sizes, in all places that have to agree: such a file is as valid as its sizes are.
+
+_BYTES = {0: 4, 1: 2, 30: 2}
+_LARGEST = 4 << 20
+
+
+def _lay_out(document: Document, rng: random.Random) -> bytes:
+    """The file with room for its tensors as they are now, filled with small numbers."""
+    parts, at = [], 0
+    for tensor in document.tensors:
+        size = math.prod(tensor.shape) * _BYTES.get(tensor.type, 4)
+        if at + size > _LARGEST:
+            size = 0
+        tensor.offset = at
+        parts.append(b"\0\0" * (size // 2) if rng.random() < 0.5 else b"\0\x3c" * (size // 2))
+        parts.append(bytes(-size % 32))
+        at += size + -size % 32
+    document.data = b"".join(parts)
+    return document.build()
+
+
+def _kind_of(name: bytes) -> bytes:
+    """The name without the number of its layer."""
+    return re.sub(rb"\d+", b"#", name)
+
+
+def _another_size(document: Document, data: bytearray, rng: random.Random) -> bytes:
+    """A dimension of one tensor, of its like in all layers, or wherever it occurs."""
+    tensor = rng.choice(document.tensors)
+    at = rng.randrange(len(tensor.shape))
+    old = tensor.shape[at]
+    near = [old + 1, max(old - 1, 1), old // 2 or 1, 2 * old, old * 3]
+    new = rng.choice([1, 1, 1, 2, 3, 31, 32, 33, 63, 64, 65, *near])
+    reach = rng.randrange(4)
+    for other in document.tensors:
+        if reach == 0 and other is not tensor:
+            continue
+        if reach == 1 and _kind_of(other.name) != _kind_of(tensor.name):
+            continue
+        if reach <= 1:
+            other.shape[min(at, len(other.shape) - 1)] = new
+        else:
+            other.shape = [new if size == old else size for size in other.shape]
+    for key in document.keys if reach == 3 else []:
+        if key.type == U32 and key.value == struct.pack("<I", old):
+            key.value = struct.pack("<I", new)
+    return _lay_out(document, rng)
+
+
+def _fewer_or_more_of_a_kind(document: Document, data: bytearray, rng: random.Random) -> bytes:
+    """Layers, codebooks or stages end earlier, are left out, or go on."""
+    numbered = [t for t in document.tensors if re.search(rb"\d", t.name)]
+    found = re.match(rb"(.*?)(\d+)(.*)", rng.choice(numbered).name, re.DOTALL)
+    assert found is not None
+    prefix, number = found[1], int(found[2])
+    same = [t for t in document.tensors if re.match(re.escape(prefix) + rb"\d+", t.name)]
+
+    def number_of(tensor: Tensor) -> int:
+        digits = re.match(rb"\d+", tensor.name[len(prefix) :])
+        assert digits is not None
+        return int(digits[0])
+
+    damage = rng.randrange(3)
+    if damage == 2:
+        last = max(map(number_of, same))
+        for tensor in [t for t in same if number_of(t) == number]:
+            rest = tensor.name[len(prefix) + len(b"%d" % number) :]
+            added = copy.deepcopy(tensor)
+            added.name = prefix + b"%d" % (last + rng.choice([1, 1, 2])) + rest
+            document.tensors.append(added)
+    else:
+        gone = [t for t in same if number_of(t) == number or (damage and number_of(t) > number)]
+        document.tensors = [t for t in document.tensors if t not in gone]
+    if rng.random() < 0.5:
+        for key in document.keys:
+            if key.name.endswith((b"block_count", b"codebooks")):
+                key.value = struct.pack("<I", rng.choice([0, 1, number, number + 1, number + 2]))
+    return _lay_out(document, rng)
+
+
 def _another_format(document: Document, data: bytearray, rng: random.Random) -> bytes:
     document.magic = rng.choice([b"GGUF", b"GGUF", b"FUGG", b"GGML", b"\0\0\0\0", b"PK\3\4"])
     document.version = rng.choice([0, 1, 2, 3, 4, 2**24 * 3, 2**32 - 1])
@@ -321,6 +403,10 @@ _KINDS = [
     _tensor_offset,
     _tensor_names,
     _tensors_exchanged,
+    _another_size,
+    _another_size,
+    _another_size,
+    _fewer_or_more_of_a_kind,
     _another_format,
 ]
 
