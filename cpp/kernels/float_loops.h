@@ -1,6 +1,7 @@
 // Products with floating-point matrices, attention and ELU, compiled once per instruction set after
-// vectors.h. The includer sets the vectors (CSM_VECTORS) and rows (CSM_ROWS) of a tile, which together fill
-// the registers. There is no include guard for that reason, and nothing is included here.
+// vectors.h. The includer sets the vectors (CSM_VECTORS) and rows (CSM_ROWS) of a tile, and the heads
+// (CSM_HEADS) that attention goes through together, so that they fill the registers. There is no include
+// guard for that reason, and nothing is included here.
 
 CSM_INLINE Floats activate(Activation activation, Floats x) {
     if (activation == Activation::elu) return elu(x);
@@ -133,28 +134,41 @@ void run(const Gemm& g, int64_t first_unit, int64_t last_unit) {
     }
 }
 
-// Scores of one head: q {dim} against the visible keys, four at a time.
 template <typename Cache>
+CSM_INLINE const Cache* cached(const void* rows, int64_t step, int32_t row) {
+    return reinterpret_cast<const Cache*>(static_cast<const char*>(rows) + row * step);
+}
+
+// Scores of H heads against the visible keys, four at a time: each part of a key is loaded once for all.
+template <typename Cache, int H>
 CSM_INLINE void score(const Attention& a, const float* q, float* scores) {
-    const auto key = [&](int64_t i) {
-        return reinterpret_cast<const Cache*>(static_cast<const char*>(a.k) + a.rows[i] * a.kv_step);
-    };
     int64_t i = 0;
     for (; i + 4 <= a.n; i += 4) {
-        const Cache* keys[4] = {key(i), key(i + 1), key(i + 2), key(i + 3)};
-        Floats sums[4] = {};
+        const Cache* keys[4];
+        for (int j = 0; j < 4; ++j) keys[j] = cached<Cache>(a.k, a.kv_step, a.rows[i + j]);
+        Floats sums[H][4] = {};
         for (int64_t d = 0; d < a.head_dim; d += CSM_LANES) {
-            const Floats part = load(q + d);
-            for (int j = 0; j < 4; ++j) sums[j] = fused(part, load(keys[j] + d), sums[j]);
+            Floats parts[4];
+            for (int j = 0; j < 4; ++j) parts[j] = load(keys[j] + d);
+            for (int h = 0; h < H; ++h) {
+                const Floats query = load(q + h * a.head_dim + d);
+                for (int j = 0; j < 4; ++j) sums[h][j] = fused(query, parts[j], sums[h][j]);
+            }
         }
-        store_sums(scores + i, sums[0], sums[1], sums[2], sums[3]);
-        for (int j = 0; j < 4; ++j) scores[i + j] *= a.scale;
+        for (int h = 0; h < H; ++h) {
+            float* to = scores + h * a.n + i;
+            store_sums(to, sums[h][0], sums[h][1], sums[h][2], sums[h][3]);
+            for (int j = 0; j < 4; ++j) to[j] *= a.scale;
+        }
     }
     for (; i < a.n; ++i) {
-        const Cache* last = key(i);
-        Floats sums = {};
-        for (int64_t d = 0; d < a.head_dim; d += CSM_LANES) sums = fused(load(q + d), load(last + d), sums);
-        scores[i] = sum(sums) * a.scale;
+        const Cache* last = cached<Cache>(a.k, a.kv_step, a.rows[i]);
+        for (int h = 0; h < H; ++h) {
+            Floats sums = {};
+            for (int64_t d = 0; d < a.head_dim; d += CSM_LANES)
+                sums = fused(load(q + h * a.head_dim + d), load(last + d), sums);
+            scores[h * a.n + i] = sum(sums) * a.scale;
+        }
     }
 }
 
@@ -179,37 +193,48 @@ CSM_INLINE float soft_max(float* scores, int64_t n) {
     return total;
 }
 
-template <typename Cache>
-CSM_INLINE void attend_to(const Attention& a) {
-    constexpr int kParts = 4;  // vectors of the result that are summed up at a time
-    for (int64_t h = 0; h < a.heads; ++h) {
-        float* weights = a.scores + h * a.n;
-        score<Cache>(a, a.q + h * a.head_dim, weights);
-        const float factor = 1.0f / soft_max(weights, a.n);
-        float* out = a.out + h * a.head_dim;
-        for (int64_t d = 0; d < a.head_dim; d += kParts * CSM_LANES) {
-            const int64_t left = (a.head_dim - d) / CSM_LANES, parts = left < kParts ? left : kParts;
-            Floats sums[kParts] = {};
-            for (int64_t i = 0; i < a.n; ++i) {
-                const auto* value =
-                    reinterpret_cast<const Cache*>(static_cast<const char*>(a.v) + a.rows[i] * a.kv_step) + d;
-                if (parts == kParts) {
-                    for (int j = 0; j < kParts; ++j)
-                        sums[j] = fused(load(value + j * CSM_LANES), all(weights[i]), sums[j]);
-                } else {
-                    for (int64_t j = 0; j < parts; ++j)
-                        sums[j] = fused(load(value + j * CSM_LANES), all(weights[i]), sums[j]);
-                }
-            }
-            for (int64_t j = 0; j < parts; ++j) store(out + d + j * CSM_LANES, sums[j] * factor);
+// Sums of the visible values of H heads, Parts vectors of each from d on, weighted.
+template <typename Cache, int H, int Parts>
+CSM_INLINE void mix(const Attention& a, const float* weights, const float* factors, float* out, int64_t d) {
+    Floats sums[H][Parts] = {};
+    for (int64_t i = 0; i < a.n; ++i) {
+        const Cache* value = cached<Cache>(a.v, a.kv_step, a.rows[i]) + d;
+        Floats parts[Parts];
+        for (int j = 0; j < Parts; ++j) parts[j] = load(value + j * CSM_LANES);
+        for (int h = 0; h < H; ++h) {
+            const Floats weight = all(weights[h * a.n + i]);
+            for (int j = 0; j < Parts; ++j) sums[h][j] = fused(parts[j], weight, sums[h][j]);
         }
+    }
+    for (int h = 0; h < H; ++h)
+        for (int j = 0; j < Parts; ++j)
+            store(out + h * a.head_dim + d + j * CSM_LANES, sums[h][j] * factors[h]);
+}
+
+// The heads from `head` on, H at a time, what is left over in halves of that.
+template <typename Cache, int H>
+CSM_INLINE void attend_heads(const Attention& a, int64_t head) {
+    if constexpr (H > 0) {
+        constexpr int kParts = 4;
+        for (; head + H <= a.heads; head += H) {
+            float* weights = a.scores + head * a.n;
+            float* out = a.out + head * a.head_dim;
+            score<Cache, H>(a, a.q + head * a.head_dim, weights);
+            float factors[H];
+            for (int h = 0; h < H; ++h) factors[h] = 1.0f / soft_max(weights + h * a.n, a.n);
+            int64_t d = 0;
+            for (; d + kParts * CSM_LANES <= a.head_dim; d += kParts * CSM_LANES)
+                mix<Cache, H, kParts>(a, weights, factors, out, d);
+            for (; d < a.head_dim; d += CSM_LANES) mix<Cache, H, 1>(a, weights, factors, out, d);
+        }
+        attend_heads<Cache, H / 2>(a, head);
     }
 }
 
 void attend(const Attention& a) {
     if (a.f16) {
-        attend_to<uint16_t>(a);
+        attend_heads<uint16_t, CSM_HEADS>(a, 0);
     } else {
-        attend_to<float>(a);
+        attend_heads<float, CSM_HEADS>(a, 0);
     }
 }

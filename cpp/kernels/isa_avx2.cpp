@@ -12,6 +12,7 @@ namespace {
 #define CSM_LANES 8
 #define CSM_VECTORS 2
 #define CSM_ROWS 6
+#define CSM_HEADS 2
 #define CSM_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define CSM_LOAD_F16(p) _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
 #define CSM_LOAD_BF16(p) \

@@ -12,6 +12,7 @@ namespace {
 #define CSM_LANES 16
 #define CSM_VECTORS 2
 #define CSM_ROWS 12
+#define CSM_HEADS 4
 #define CSM_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define CSM_LOAD_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))
 #define CSM_LOAD_BF16(p) \

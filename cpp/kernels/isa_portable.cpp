@@ -12,10 +12,12 @@ namespace {
 #define CSM_VECTORS 2
 #if defined(CSM_ARM)
 #define CSM_ROWS 12  // 32 registers
+#define CSM_HEADS 4
 #define CSM_FMA(a, b, c) vfmaq_f32(c, a, b)
 #define CSM_LOAD_F16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))
 #else
 #define CSM_ROWS 6
+#define CSM_HEADS 2
 #endif
 #include "kernels/vectors.h"
 // which the loops need
