@@ -139,6 +139,8 @@ Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, b
         matrix.packed = &packed_.back();
         matrix.tensor =
             ggml_new_tensor_1d(plain_.get(), GGML_TYPE_I8, static_cast<int64_t>(matrix.packed->bytes()));
+    } else if (use_panels() && (matrix.dots = row_dot(type)) != nullptr) {
+        matrix.tensor = ggml_new_tensor_2d(plain_.get(), type, columns, rows);
     } else {
         matrix.tensor = place(type, columns, rows);
     }

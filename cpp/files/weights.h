@@ -13,6 +13,7 @@
 #include "kernels/packed_matrix.h"
 #include "runtime/device.h"
 #include "runtime/handles.h"
+#include "runtime/row_dot.h"
 
 namespace csm {
 
@@ -38,6 +39,7 @@ struct Matrix {
     ggml_tensor* tensor = nullptr;         // {columns, rows} in ggml's layout, or one of those below
     const PackedMatrix* packed = nullptr;  // bytes {n} that only this, owned by Weights, can read
     bool panels = false;                   // F32, F16 or BF16 {n}, packed by gemm_pack
+    const RowDot* dots = nullptr;          // for rows in ggml's layout, where ggml's products are not used
     int64_t columns = 0, rows = 0;
 };
 

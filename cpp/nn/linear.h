@@ -1,8 +1,10 @@
 // Products with weight matrices, and the steps around them that are worth doing in one node when a matrix is
-// packed: what a product is about to read is quantized while it is still in a core's cache.
+// quantized: what a product is about to read is quantized while it is still in a core's cache.
 //
-// Activations are F32 tensors {width, tokens}, or, where the consumer is packed, quantized ones (I8,
-// {activation_bytes(width), tokens}, in tiles of tokens; see ActivationTiles).
+// Activations are F32 tensors {width, tokens}, or quantized ones (I8 {bytes of a token, tokens}) in the form
+// that the matrix wants which they are multiplied with: in tiles of tokens for a packed one (see
+// ActivationTiles), else rows of a type of ggml. Every product is exact in batches: an output depends on its
+// own row of the matrix and its own token only.
 #pragma once
 
 #include "files/weights.h"
