@@ -12,10 +12,27 @@ CSM_INLINE float sum16(Floats* v) {
     return sum(v[0]);
 }
 
+// 32 numbers of 8 bits, as bytes.
+CSM_INLINE void store_bytes(int8_t* to, const Ints* v) {
+#if CSM_LANES == 8
+    // packing works in halves of 128 bits, which leaves groups of four out of order
+    const __m256i low = _mm256_packs_epi32(reinterpret_cast<__m256i>(v[0]), reinterpret_cast<__m256i>(v[1]));
+    const __m256i high = _mm256_packs_epi32(reinterpret_cast<__m256i>(v[2]), reinterpret_cast<__m256i>(v[3]));
+    const __m256i bytes = _mm256_packs_epi16(low, high);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permutevar8x32_epi32(bytes, order));
+#else
+    typedef int8_t Quants __attribute__((vector_size(CSM_LANES)));
+    for (int i = 0; i < 32 / CSM_LANES; ++i) {
+        const Quants narrow = __builtin_convertvector(v[i], Quants);
+        std::memcpy(to + i * CSM_LANES, &narrow, sizeof narrow);
+    }
+#endif
+}
+
 void quantize(const float* values, int64_t first_block, int64_t last_block, const ActivationTiles& tiles,
               int64_t token, void* activations) {
     constexpr int kVectors = 32 / CSM_LANES;
-    typedef int8_t Quants __attribute__((vector_size(CSM_LANES)));
     const int64_t tile = tiles.tile_of(token), first = tiles.first(tile), n = tiles.first(tile + 1) - first;
     const int64_t index = token - first;
     auto* to = static_cast<uint8_t*>(activations) + tiles.offset(tile) +
@@ -35,15 +52,14 @@ void quantize(const float* values, int64_t first_block, int64_t last_block, cons
         // nothing is left of blocks so small, and nothing but their scale of those that are not finite
         if (size > 1e-30f && size <= 3.4028234e38f) {
             const float inverse = 127.0f / size;
-            Ints totals = {};
+            Ints totals = {}, integers[kVectors];
             for (int v = 0; v < kVectors; ++v) {
                 // adding 1.5 * 2^23 rounds to even, and leaves the integer in the lowest bits
                 const Floats shifted = load(values + v * CSM_LANES) * inverse + 12582912.0f;
-                const Ints q = reinterpret_cast<Ints>(shifted) - 0x4b400000;
-                totals += q;
-                const Quants narrow = __builtin_convertvector(q, Quants);
-                std::memcpy(quants + v * CSM_LANES, &narrow, sizeof narrow);
+                integers[v] = reinterpret_cast<Ints>(shifted) - 0x4b400000;
+                totals += integers[v];
             }
+            store_bytes(quants, integers);
             quant_sum = total(totals);
         }
         const float scale = size / 127.0f;
