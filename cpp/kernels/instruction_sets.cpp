@@ -11,9 +11,13 @@ namespace {
 
 // The fastest first.
 constexpr InstructionSet kInstructionSets[] = {
-    {"avx512vnni", find_avx512vnni}, {"avx512", find_avx512},
-    {"avxvnni", find_avxvnni},       {"avx2", find_avx2},
-    {"dotprod", find_dotprod},       {"portable", find_portable},
+    {"avx512vnni", find_avx512vnni},
+    {"avx512", find_avx512},
+    {"avxvnni", find_avxvnni},
+    {"avx2", find_avx2},
+    {"i8mm", find_i8mm},
+    {"dotprod", find_dotprod},
+    {"portable", find_portable},
 };
 
 const Kernels& choose() {

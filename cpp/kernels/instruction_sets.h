@@ -17,6 +17,7 @@ std::optional<Kernels> find_avx512vnni();
 std::optional<Kernels> find_avx512();
 std::optional<Kernels> find_avxvnni();
 std::optional<Kernels> find_avx2();
+std::optional<Kernels> find_i8mm();
 std::optional<Kernels> find_dotprod();
 std::optional<Kernels> find_portable();
 

@@ -1,8 +1,9 @@
-// Products with packed matrices, compiled once per instruction set after vectors.h.
-// The includer says how bytes are multiplied, by one of
+// Products with packed matrices, compiled once per instruction set after vectors.h. The includer says how
+// bytes are multiplied:
 //   CSM_DOT(sums, bytes, quad): to each 32-bit sum the products of its four bytes with those of the quad,
 //   which
-//     are signed. Bytes are below 128 with CSM_SIGNED_BYTES, else below 256.
+//     are signed. Bytes are below 128 with CSM_SIGNED_BYTES, else below 256. Besides that, it may give
+//     CSM_DOT_2X2(sums, bytes, quads): the four sums of two rows and two activations, 8 bytes of each;
 //   CSM_PAIRS(sums, bytes, quad): to each 16-bit sum the products of its two bytes (below 16) with two signed
 //     bytes of the quad, and CSM_PAIR_SUMS(sums): the 32-bit sums of two neighbours;
 // or nothing, for plain vectors. There is no include guard for that reason, and nothing is included here.
@@ -57,11 +58,13 @@ CSM_INLINE Ints high_nibbles(Ints bytes) {
     return (bytes >> 4) & 0x0f0f0f0f;
 }
 
-// Sums of one block's products of CSM_LANES rows with N activations of a tile of T, offsets included.
-// `quads` is the first of the N for columns 0 to 3.
-template <int T, int N, bool Q8>
-CSM_INLINE void block_sums(const uint8_t* lines, const int32_t* offsets, const int32_t* quads, Ints* sums) {
+// Sums of one block's products of CSM_LANES rows with N activations of a tile of T, offsets included, are
+// computed by block_sums(). `quads` is the first of the N for columns 0 to 3.
+
 #if defined(CSM_DOT)
+
+template <int T, int N, bool Q8>
+CSM_INLINE void block_dots(const uint8_t* lines, const int32_t* offsets, const int32_t* quads, Ints* sums) {
     for (int t = 0; t < N; ++t) {
 #if defined(CSM_SIGNED_BYTES)
         sums[t] = Q8 ? Ints{} : all(offsets[t]);
@@ -88,7 +91,62 @@ CSM_INLINE void block_sums(const uint8_t* lines, const int32_t* offsets, const i
             }
         }
     }
+}
+
+#if defined(CSM_DOT_2X2)
+
+// Adds products of four rows with 2 P activations, for 8 columns.
+template <int T, int P>
+CSM_INLINE void add_2x2(Ints columns0, Ints columns4, const int32_t* quads, Ints (*sums)[2]) {
+    const auto first = reinterpret_cast<int32x4_t>(columns0), second = reinterpret_cast<int32x4_t>(columns4);
+    const int32x4_t top = vzip1q_s32(first, second), bottom = vzip2q_s32(first, second);
+    for (int p = 0; p < P; ++p) {
+        const int32x2_t a = vld1_s32(quads + 2 * p), b = vld1_s32(quads + T + 2 * p);
+        const int32x4_t two = vcombine_s32(vzip1_s32(a, b), vzip2_s32(a, b));
+        sums[p][0] = CSM_DOT_2X2(sums[p][0], top, two);
+        sums[p][1] = CSM_DOT_2X2(sums[p][1], bottom, two);
+    }
+}
+
+template <int T, int N, bool Q8>
+CSM_INLINE void block_sums(const uint8_t* lines, const int32_t* offsets, const int32_t* quads, Ints* sums) {
+    constexpr int P = N / 2;
+    if constexpr (P > 0) {
+        Ints squares[P][2] = {};
+        for (int line = 0; line < (Q8 ? 8 : 4); line += 2) {
+            const Ints a = load_bytes(lines + line * 64), b = load_bytes(lines + (line + 1) * 64);
+            if constexpr (Q8) {
+                add_2x2<T, P>(a, b, quads + line * T, squares);
+            } else {
+                add_2x2<T, P>(low_nibbles(a), low_nibbles(b), quads + line * T, squares);
+                add_2x2<T, P>(high_nibbles(a), high_nibbles(b), quads + (line + 4) * T, squares);
+            }
+        }
+        for (int p = 0; p < P; ++p) {
+            const auto top = reinterpret_cast<int32x4_t>(squares[p][0]),
+                       bottom = reinterpret_cast<int32x4_t>(squares[p][1]);
+            constexpr int kShift = Q8 ? 4 : 0;  // -128 = -8 * 16
+            sums[2 * p] = reinterpret_cast<Ints>(vuzp1q_s32(top, bottom)) + (all(offsets[2 * p]) << kShift);
+            sums[2 * p + 1] =
+                reinterpret_cast<Ints>(vuzp2q_s32(top, bottom)) + (all(offsets[2 * p + 1]) << kShift);
+        }
+    }
+    if constexpr (N % 2 != 0) block_dots<T, 1, Q8>(lines, offsets + N - 1, quads + N - 1, sums + N - 1);
+}
+
 #else
+
+template <int T, int N, bool Q8>
+CSM_INLINE void block_sums(const uint8_t* lines, const int32_t* offsets, const int32_t* quads, Ints* sums) {
+    block_dots<T, N, Q8>(lines, offsets, quads, sums);
+}
+
+#endif
+
+#else
+
+template <int T, int N, bool Q8>
+CSM_INLINE void block_sums(const uint8_t* lines, const int32_t* offsets, const int32_t* quads, Ints* sums) {
     if constexpr (Q8) {
         Ints low[N] = {}, high[N] = {};
         for (int line = 0; line < 8; ++line) {
@@ -118,8 +176,9 @@ CSM_INLINE void block_sums(const uint8_t* lines, const int32_t* offsets, const i
         }
         for (int t = 0; t < N; ++t) sums[t] = CSM_PAIR_SUMS(pairs[t]) + offsets[t];
     }
-#endif
 }
+
+#endif
 
 // Adds N activations of a tile of T, from First on, to the sums of CSM_LANES rows.
 template <int T, int First, bool Q8>
