@@ -1,8 +1,8 @@
 """What utterances may not depend on, in the number formats that have kernels of their own.
 
-Most tests of exactness use F32. Quantized weights take other paths: packed for integer dot products
-(Q4_0 and Q8_0, where the processor has them), repacked by ggml (IQ4_NL), or ggml's plain products
-(F16, Q6_K); and their keys and values are F16.
+Most tests of exactness use F32. Other weights take other paths: packed for integer dot products
+(Q4_0 and Q8_0), ggml's dot products of single rows (IQ4_NL, Q6_K and the like), or panels that are
+widened (F16); and their keys and values are F16.
 """
 
 from __future__ import annotations
