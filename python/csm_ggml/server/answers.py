@@ -6,13 +6,14 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import numpy as np
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from csm_ggml.audio.encoders import MEDIA_TYPES
 from csm_ggml.server.flow import Flow, Sound
@@ -41,6 +42,8 @@ class SpeechAnswer(Response):
         self._order = order
         self._sse = sse
         self._stream = stream
+        # Since when the client has been given something that it does not take.
+        self._sending: float | None = None
         # What Starlette and FastAPI look at.
         self.status_code = 200
         self.background = None
@@ -56,7 +59,13 @@ class SpeechAnswer(Response):
         speaking = asyncio.create_task(self._answer(send, scope))
         leaving = asyncio.create_task(_until_disconnect(receive))
         try:
-            await asyncio.wait({speaking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            stall = self._service.settings.stall_seconds
+            while not speaking.done() and not leaving.done():
+                tasks = {speaking, leaving}
+                await asyncio.wait(tasks, timeout=stall / 4, return_when=asyncio.FIRST_COMPLETED)
+                if self._sending is not None and time.monotonic() > self._sending + stall:
+                    log.info("a client takes nothing")
+                    return
             if speaking.done():
                 speaking.result()
         finally:
@@ -98,7 +107,7 @@ class SpeechAnswer(Response):
             if not begun:
                 raise problem from error
             if self._sse:
-                await _send(send, service, _event({"type": "error", **problem.body()}), more=False)
+                await self._send(send, _event({"type": "error", **problem.body()}), more=False)
             # Else: no last part, so the server closes the connection amid the body.
         finally:
             sink.close()
@@ -135,13 +144,13 @@ class SpeechAnswer(Response):
         while part is not None:
             meter.saw(part)
             if data := sink.take(part.samples):
-                await _send(send, self._service, self._delta(data), more=True)
+                await self._send(send, self._delta(data), more=True)
             part = await anext(sound, None)
         data = sink.finish()
         body = self._delta(data) if data else b""
         if self._sse:
             body += _event({"type": "speech.audio.done", "usage": self._usage(flow)})
-        await _send(send, self._service, body, more=False)
+        await self._send(send, body, more=False)
 
     async def _whole(
         self,
@@ -166,7 +175,16 @@ class SpeechAnswer(Response):
             body = data
             more["content-length"] = str(len(body))
         await self._start(send, more)
-        await _send(send, self._service, body, more=False)
+        await self._send(send, body, more=False)
+
+    async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
+        self._sending = time.monotonic()
+        try:
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+        except OSError:
+            raise ClientGone from None
+        finally:
+            self._sending = None
 
     def _delta(self, data: bytes) -> bytes:
         if not self._sse:
@@ -183,14 +201,6 @@ class SpeechAnswer(Response):
 def _event(data: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-async def _send(send: Send, service: Service, body: bytes, *, more: bool) -> None:
-    message: Message = {"type": "http.response.body", "body": body, "more_body": more}
-    try:
-        await asyncio.wait_for(send(message), service.settings.stall_seconds)
-    except (OSError, asyncio.TimeoutError):
-        raise ClientGone from None
 
 
 async def _until_disconnect(receive: Receive) -> None:

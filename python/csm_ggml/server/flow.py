@@ -271,14 +271,16 @@ class _Joint:
         self._window = max(1, round(TRIM_WINDOW_SECONDS * sample_rate))
         self._keep = round(TRIM_KEEP_SECONDS * sample_rate)
         self._pause = round(PAUSE_SECONDS * sample_rate)
-        # Silence at the end of what was handed out; None before there was anything.
-        self._quiet: int | None = None
+        # The end of what was handed out, as long as a pause.
+        self._tail = np.zeros(0, np.float32)
         # The beginning of a later piece, as long as nothing of it was heard.
         self._begin: npt.NDArray[np.float32] | None = None
 
     def pause(self) -> npt.NDArray[np.float32]:
         """What is missing for a pause before the next piece; a player has it while that begins."""
-        return np.zeros(max(0, self._pause - (self._quiet or 0) - self._keep), np.float32)
+        loud = self._loud(self._tail)
+        quiet = len(self._tail) - (loud[1] if loud is not None else 0)
+        return np.zeros(max(0, self._pause - quiet - self._keep), np.float32)
 
     def take(self, samples: npt.NDArray[np.float32], *, last: bool) -> npt.NDArray[np.float32]:
         """What follows of a piece, `last` at its end."""
@@ -293,9 +295,7 @@ class _Joint:
                 samples = samples[max(0, loud[0] - self._keep) :]
                 self._begin = None
         if len(samples):
-            loud = self._loud(samples)
-            quiet = len(samples) if loud is None else len(samples) - loud[1]
-            self._quiet = quiet + (self._quiet or 0) if loud is None else quiet
+            self._tail = np.concatenate([self._tail, samples])[-self._pause :]
         if last:
             self._begin = np.zeros(0, np.float32)
         return samples
