@@ -71,6 +71,16 @@ def test_full_queue_is_429_with_the_time_to_wait(server: Running) -> None:
     assert server.speak().status == 200
 
 
+def test_a_batch_waits_for_room(server: Running) -> None:
+    items = [{"input": "Yes.", "response_format": "pcm", "max_seconds": 0.5}] * 20
+    with Slow(server, 0.005):
+        others = [server.post(TEXT, response_format="pcm") for _ in range(8)]
+        answer = server.ask("POST", "/v1/audio/speech/batch", {"items": items})
+        for connection in others:
+            connection.close()
+    assert answer.status == 200 and answer.json["succeeded"] == 20
+
+
 @pytest.mark.parametrize("moment", ["before the first audio", "amid the stream", "in the queue"])
 def test_a_client_that_leaves_frees_its_slot_within_two_frames(
     server: Running, moment: str

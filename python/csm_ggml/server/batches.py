@@ -84,7 +84,7 @@ async def _speak_all(service: Service, orders: list[Order]) -> list[dict[str, An
 
 
 async def _speak(service: Service, order: Order) -> dict[str, Any]:
-    flow, sound = service.flow(order)
+    flow, sound = service.flow(order, patient=True)
     parts = [np.zeros(0, np.float32)]
     async with aclosing(sound):
         async for part in sound:

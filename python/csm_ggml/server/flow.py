@@ -142,8 +142,15 @@ class Flow:
         finish_reason: The worst of how a piece ended; None before one did.
     """
 
-    def __init__(self, csm: CSM, manner: Manner) -> None:
-        """Take the model and how to speak."""
+    def __init__(self, csm: CSM, manner: Manner, *, patient: bool = False) -> None:
+        """Take the model and how to speak.
+
+        Args:
+            csm: The model.
+            manner: How to speak.
+            patient: Whether the first piece, too, waits for room in the queue.
+        """
+        self._patient = patient
         self.frames = 0
         self._csm = csm
         self._manner = manner
@@ -229,7 +236,7 @@ class Flow:
             try:
                 return self._csm.submit(text, seed=seed, **options)
             except QueueFull as full:
-                if number == 0:
+                if number == 0 and not self._patient:
                     raise
                 # A stream that has begun waits for its turn.
                 await asyncio.sleep(max(0.05, full.retry_after))

@@ -243,10 +243,14 @@ class Service:
         return _sink(order.format, order.speed, order.csm.sample_rate)
 
     def flow(
-        self, order: Order, pieces: AsyncGenerator[str, None] | None = None
+        self,
+        order: Order,
+        pieces: AsyncGenerator[str, None] | None = None,
+        *,
+        patient: bool = False,
     ) -> tuple[Flow, AsyncGenerator[Sound, None]]:
-        """The speech of an order, or of pieces that are still to come."""
-        flow = Flow(order.csm, order.manner)
+        """The speech of an order, or of pieces that are still to come; patient as in `Flow`."""
+        flow = Flow(order.csm, order.manner, patient=patient)
         return flow, flow.sound(pieces or pieces_of(order.text, whole=order.whole))
 
     # The end
