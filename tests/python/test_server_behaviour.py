@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -51,13 +52,20 @@ class Slow:
         until(lambda: self.server.busy() == 0)
 
 
+def fill(server: Running, **fields: Any) -> list[socket.socket]:
+    """Requests that take all slots and all places of the queue."""
+    refused = {"endpoint": "/v1/audio/speech", "format": "pcm", "status": "429"}
+    before = server.metric("csm_requests_total", **refused)
+    waiting = [server.post(LONG, response_format="pcm", **fields) for _ in range(2)]
+    until(lambda: server.csm.scheduler.stats().speaking == 2)
+    waiting += [server.post(LONG, response_format="pcm", **fields) for _ in range(6)]
+    until(lambda: server.metric("csm_requests_total", **refused) > before)
+    return waiting
+
+
 def test_full_queue_is_429_with_the_time_to_wait(server: Running) -> None:
     with Slow(server):
-        waiting = [server.post(LONG, response_format="pcm") for _ in range(2)]
-        until(lambda: server.csm.scheduler.stats().speaking == 2)
-        waiting += [server.post(LONG, response_format="pcm") for _ in range(6)]
-        refused = {"endpoint": "/v1/audio/speech", "format": "pcm", "status": "429"}
-        until(lambda: server.metric("csm_requests_total", **refused) >= 1)
+        waiting = fill(server)
         answer = server.speak()
         assert answer.status == 429
         assert int(answer.headers["retry-after"]) >= 1
@@ -73,8 +81,8 @@ def test_full_queue_is_429_with_the_time_to_wait(server: Running) -> None:
 
 def test_a_batch_waits_for_room(server: Running) -> None:
     items = [{"input": "Yes.", "response_format": "pcm", "max_seconds": 0.5}] * 20
-    with Slow(server, 0.005):
-        others = [server.post(TEXT, response_format="pcm") for _ in range(8)]
+    with Slow(server, 0.01):
+        others = fill(server, max_seconds=4)
         answer = server.ask("POST", "/v1/audio/speech/batch", {"items": items})
         for connection in others:
             connection.close()
