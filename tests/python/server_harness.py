@@ -125,8 +125,10 @@ def running(
     """A server; `options` go to the model."""
     service = Service(settings or Settings(), loader or (lambda: load(**options)))
     app = create_app(load=load, service=service)
-    port, other = free_port(), free_port() if wyoming else None
-    server = make_server(app, service, host="127.0.0.1", port=port, wyoming=other)
+    port = free_port()
+    listener = socket.create_server(("127.0.0.1", 0)) if wyoming else None
+    other = None if listener is None else listener.getsockname()[1]
+    server = make_server(app, service, host="127.0.0.1", port=port, wyoming=listener)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until(lambda: server.started or not thread.is_alive())

@@ -23,6 +23,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from csm_ggml.cli import main
 from csm_ggml.csm import CSM
 from csm_ggml.server.settings import Settings
 from server_harness import LONG, TEXT, Running, free_port, load, running, until
@@ -224,6 +225,30 @@ def test_a_model_that_cannot_be_loaded_ends_the_process(tmp_path: Path) -> None:
         timeout=60,
     )
     assert result.returncode == 1 and "none.gguf" in result.stderr
+
+
+def test_an_address_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--port", port]) == 1
+        error = capsys.readouterr().err
+        assert f"127.0.0.1:{port}" in error and "already in use" in error
+        assert main(["serve", "--port", "0", "--wyoming", port]) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--port", "70000"], ["--port", "x"], ["--queue", "-1"], ["--realtime", "2"]),
+        *(["--realtime", "nan"], ["--slots", "0"], ["--drain-seconds", "-1"], ["--alias", "x"]),
+        ["--api-key-file", "/nothing/there"],
+    ],
+)
+def test_wrong_usage_is_told_before_the_model_is_loaded(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *arguments]) == 2
+    assert arguments[0] in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,27 @@ who may use it:
 """
 
 
+def _within(least: float, most: float, *, whole: bool = False) -> Callable[[str], Any]:
+    """The type of arguments that are numbers between two limits."""
+
+    def parse(text: str) -> Any:
+        kind = "a whole number" if whole else "a number"
+        try:
+            number = int(text) if whole else float(text)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"must be {kind} from {least} to {most}, got {text[:40]!r}"
+            )
+        return number
+
+    return parse
+
+
+_PORT = _within(0, 65_535, whole=True)
+
+
 def add_parser(commands: Subparsers[Any]) -> None:
     """Describe the arguments."""
     parser = commands.add_parser(
@@ -40,26 +63,26 @@ def add_parser(commands: Subparsers[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port (default: %(default)s)")
+    parser.add_argument("--port", type=_PORT, default=8080, help="port (default: %(default)s)")
     add_model_arguments(parser)
     group = parser.add_argument_group("load")
     group.add_argument(
         "--slots",
         type=positive,
-        default=16,
         metavar="N",
+        default=16,
         help="utterances side by side (default: %(default)s)",
     )
     group.add_argument(
         "--queue",
-        type=int,
-        default=64,
+        type=_within(0, 1_000_000, whole=True),
         metavar="N",
+        default=64,
         help="requests that may wait (default: %(default)s)",
     )
     group.add_argument(
         "--realtime",
-        type=float,
+        type=_within(0, 1),
         default=0.9,
         metavar="SHARE",
         help="live streams are admitted as long as a step takes less than this share of a frame; "
@@ -74,13 +97,13 @@ def add_parser(commands: Subparsers[Any]) -> None:
     group.add_argument(
         "--connections",
         type=positive,
-        default=1000,
         metavar="N",
+        default=1000,
         help="open connections at most (default: %(default)s)",
     )
     group.add_argument(
         "--drain-seconds",
-        type=float,
+        type=_within(0, 86_400),
         metavar="SEC",
         default=120.0,
         help="after SIGTERM, what is being said may take so long (default: %(default)s)",
@@ -101,9 +124,9 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     group.add_argument(
         "--model-alias",
-        metavar="NAME",
         action="append",
         default=[],
+        metavar="NAME",
         help="another name of the model; again for more",
     )
     group = parser.add_argument_group("texts")
@@ -143,7 +166,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     group.add_argument("--log-texts", action="store_true", help="write what is said into the log")
     group = parser.add_argument_group("more")
     group.add_argument(
-        "--wyoming", type=int, metavar="PORT", help="also serve Home Assistant's protocol"
+        "--wyoming", type=_PORT, metavar="PORT", help="also serve Home Assistant's protocol"
     )
     group.add_argument(
         "--wyoming-open",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -17,6 +19,8 @@ from csm_ggml.server.app import create_app
 from csm_ggml.server.journal import log_to
 from csm_ggml.server.service import Service
 from csm_ggml.server.settings import Settings
+
+log = logging.getLogger("csm_ggml.server")
 
 # The headers of a request must have come by then.
 HEADER_SECONDS = 10.0
@@ -44,16 +48,35 @@ def serve(
         wyoming: A second port, for Wyoming clients.
 
     Returns:
-        The exit code: 1 if the model cannot be loaded or an address cannot be used.
+        The exit code: 1 if the model cannot be loaded.
+
+    Raises:
+        OSError: If the address cannot be used.
+        VoiceFileError: If a file among the saved voices is none.
+        ValueError: If the default voice, or an alias, names none.
     """
+    listener = _listen(host, port)
+    other = None if wyoming is None else _listen(host, wyoming)
     log_to()
     service = Service(settings, load)
     app = create_app(load=load, service=service)
-    server = make_server(
-        app, service, host=host, port=port, connections=connections, wyoming=wyoming
-    )
-    server.run()
+    server = make_server(app, service, host=host, port=port, connections=connections, wyoming=other)
+    address = listener.getsockname()
+    fields = {"event": "listening", "host": address[0], "port": address[1]}
+    log.info("listening", extra={"fields": fields})
+    server.run(sockets=[listener])
     return 1 if service.failure is not None or not server.started else 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket at an address; the error of one that cannot be had names it."""
+    try:
+        [(family, _, _, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
 
 
 def make_server(
@@ -63,7 +86,7 @@ def make_server(
     host: str,
     port: int,
     connections: int = 1000,
-    wyoming: int | None = None,
+    wyoming: socket.socket | None = None,
 ) -> uvicorn.Server:
     """The server of `serve`, to be run."""
     config = uvicorn.Config(
@@ -85,7 +108,9 @@ def make_server(
 class _Server(uvicorn.Server):
     """Drains first: after a signal requests are refused, and those before it are answered."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, wyoming: int | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, wyoming: socket.socket | None
+    ) -> None:
         super().__init__(config)
         self._service = service
         self._wyoming = wyoming
@@ -103,7 +128,7 @@ class _Server(uvicorn.Server):
         if self._wyoming is not None:
             from csm_ggml.server.wyoming import start_wyoming
 
-            self.servers.append(await start_wyoming(self._service, self.config.host, self._wyoming))
+            self.servers.append(await start_wyoming(self._service, self._wyoming))
 
     async def on_tick(self, counter: int) -> bool:
         service = self._service

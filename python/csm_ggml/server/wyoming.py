@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -41,8 +42,8 @@ _URL = "https://huggingface.co/sesame/csm-1b"
 _LINE_BYTES = 1 << 20
 
 
-async def start_wyoming(service: Service, host: str, port: int) -> asyncio.Server:
-    """Listen for Wyoming clients."""
+async def start_wyoming(service: Service, listener: socket.socket) -> asyncio.Server:
+    """Serve Wyoming clients at a socket that listens."""
     sessions = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,7 +58,7 @@ async def start_wyoming(service: Service, host: str, port: int) -> asyncio.Serve
         finally:
             writer.close()
 
-    return await asyncio.start_server(serve, host, port, limit=_LINE_BYTES)
+    return await asyncio.start_server(serve, sock=listener, limit=_LINE_BYTES)
 
 
 class _Bounded:
