@@ -20,6 +20,7 @@ pytest.importorskip("prometheus_client")
 
 import soundfile
 from csm_ggml.cli import main
+from csm_ggml.csm import CSM
 from csm_ggml.server import security
 from csm_ggml.server.settings import Settings, is_loopback, key_digest, read_keys
 from csm_ggml.server.voicestore import VoiceStore
@@ -420,6 +421,13 @@ def test_servers_may_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "broken" not in {entry.id for entry in other.entries()}
     other.remove(made.id)
     assert made not in one.entries()
+
+
+def test_where_a_model_is_stays_unknown(path: Path) -> None:
+    with running(loader=lambda: CSM.from_pretrained(path, threads=1, slots=1)) as server:
+        for where in ("/ready", "/v1/models", "/v1/audio/models"):
+            body = server.ask("GET", where).body.decode()
+            assert path.name in body and str(path.parent) not in body
 
 
 # Logs, labels, pages

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class Service:
             raise
         self.metrics.watch(csm)
         self.csm = csm
-        log.info("ready", extra={"fields": {"event": "ready", "model": csm.name}})
+        log.info("ready", extra={"fields": {"event": "ready", "model": public_name(csm)}})
 
     def model(self) -> CSM:
         """The model, if requests are taken.
@@ -111,7 +112,7 @@ class Service:
 
     def model_names(self) -> list[str]:
         """Names that requests may give the model; the first one is its own."""
-        own = self.csm.name if self.csm is not None else "csm"
+        own = public_name(self.csm) if self.csm is not None else "csm"
         return list(dict.fromkeys([own, *self.settings.models, *OPENAI_MODELS]))
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
@@ -122,7 +123,7 @@ class Service:
         live = promised(self.csm, self.measured)
         return True, {
             "status": "ready",
-            "model": self.csm.name,
+            "model": public_name(self.csm),
             "slots": stats.slots,
             "queued": stats.queued,
             "prefilling": stats.prefilling,
@@ -274,6 +275,12 @@ class Service:
         end = loop.time() + self.settings.drain_seconds
         while self.active and loop.time() < end:
             await asyncio.sleep(0.05)
+
+
+def public_name(csm: CSM) -> str:
+    """What a model is called to clients: a file or a folder without where it is."""
+    name = csm.model.label
+    return Path(name).name if Path(name).is_absolute() or name.startswith(".") else name
 
 
 def whole_file(order: Order, samples: npt.NDArray[np.float32]) -> bytes:
