@@ -76,7 +76,9 @@ class Outbox:
             self._chunks.append(chunk)
             self._unread += len(chunk.codes)
             self.stats = chunk.stats
-            self._notify()
+            wakers = self._notify()
+        for waker in wakers:
+            waker()
 
     def finish(
         self, error: BaseException | None = None, segments: tuple[EncodedSegment, ...] = ()
@@ -88,9 +90,9 @@ class Outbox:
             self.done, self.error, self.segments = True, error, segments
             self.state = "done" if error is None else "failed"
             callbacks, self._callbacks = self._callbacks, []
-            self._notify()
-        for callback in callbacks:
-            callback()
+            wakers = self._notify()
+        for call in (*wakers, *callbacks):
+            call()
 
     # The caller, who holds the condition
 
@@ -118,11 +120,14 @@ class Outbox:
         """Call it once, when there is a chunk or the end."""
         self._wakers.append(waker)
 
-    def _notify(self) -> None:
+    def _notify(self) -> list[Callable[[], None]]:
+        """Wake those who wait for the condition; returns what to call when it is free again.
+
+        An event loop that is woken under the lock takes up the thread of this one to wait for it.
+        """
         self.condition.notify_all()
         wakers, self._wakers = self._wakers, []
-        for waker in wakers:
-            waker()
+        return wakers
 
 
 class Job:
