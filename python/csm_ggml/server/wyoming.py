@@ -153,7 +153,7 @@ class _Session:
                     if data := sink.take(part.samples):
                         await self._write(AudioChunk(audio=data, **form).event())
             reason = flow.finish_reason or "eos"
-        except OSError:
+        except (OSError, asyncio.TimeoutError):
             # The client has left, or takes nothing any more.
             return
         except Exception as error:
