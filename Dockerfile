@@ -10,7 +10,8 @@ WORKDIR /source
 COPY . .
 RUN pip wheel . --no-deps --wheel-dir /wheels \
     --config-settings=cmake.define.CSM_RELEASE_WHEEL=ON
-RUN pip wheel --wheel-dir /wheels --find-links /wheels "csm-ggml[server,wyoming]"
+# The file and not the name: nothing of that name on an index may take its place.
+RUN pip wheel --wheel-dir /wheels "$(ls /wheels/csm_ggml-*.whl)[server,wyoming]"
 
 FROM python:3.12-slim-bookworm
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \

@@ -94,7 +94,7 @@ def test_a_batch_waits_for_room(server: Running) -> None:
 def test_a_client_that_leaves_frees_its_slot_within_two_frames(
     server: Running, moment: str
 ) -> None:
-    frame = 0.1
+    frame = 0.2
     with Slow(server, frame):
         others = []
         if moment == "in the queue":
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_frees_its_slot_within_two_frames(
         connection.close()
         started = time.perf_counter()
         until(lambda: server.busy() == before)
-        assert time.perf_counter() - started < 2 * frame + 0.1
+        assert time.perf_counter() - started < 2 * frame + 0.15
         for other in others:
             other.close()
     assert server.metric("csm_finish_total", reason="cancelled") >= 1
