@@ -118,11 +118,12 @@ class Service:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether requests are taken, and what there is room for."""
         if self.csm is None or self.draining:
-            return False, {"status": "draining" if self.draining else "loading"}
+            return False, {"status": "draining" if self.draining else "loading", "warm": False}
         stats = self.csm.scheduler.stats()
         live = promised(self.csm, self.measured)
         return True, {
             "status": "ready",
+            "warm": True,
             "model": public_name(self.csm),
             "slots": stats.slots,
             "queued": stats.queued,
