@@ -25,7 +25,7 @@
 #define CSM_TARGET(features) \
     CSM_DO_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define CSM_TARGET_END CSM_DO_PRAGMA(clang attribute pop)
-#else
+#elif defined(__GNUC__)
 #define CSM_TARGET(features) CSM_DO_PRAGMA(GCC push_options) CSM_DO_PRAGMA(GCC target(features))
 #define CSM_TARGET_END CSM_DO_PRAGMA(GCC pop_options)
 // GCC's own intrinsics leave the operand of masked-out lanes undefined, and its warnings find that here.
