@@ -180,6 +180,11 @@ class Loop:
         return len(self._queue)
 
     @property
+    def free(self) -> int:
+        """Slots that a job may have at once."""
+        return max(0, self.settings.slots - len(self._active))
+
+    @property
     def busy(self) -> bool:
         """Whether there is any job that has not ended."""
         return bool(self._queue or self._active or self._parked or self._finishing)
@@ -205,13 +210,15 @@ class Loop:
             assert self._engine is not None
             self._worker.begin(work, self._engine)
         sounding = bool(self._frames or self._finishing)
+        began = time.perf_counter()
         own += self._sound()
         if work is None:
             self._end_failures()
         else:
+            sound_seconds = time.perf_counter() - began
             self._worker.wait()
             done = time.perf_counter()
-            self._take(work)
+            self._take(work, sound_seconds)
             own += time.perf_counter() - done
             self.meter.add(len(work.speaking), work.prefill_rows, own)
         return work is not None or sounding
@@ -518,8 +525,8 @@ class Loop:
         if entry.speaker.drained and entry in self._finishing:
             self._end(entry, None)
 
-    def _take(self, work: Work) -> None:
-        """Take what the engine made."""
+    def _take(self, work: Work, sound_seconds: float) -> None:
+        """Take what the engine made, while the sound of the step before was made in so long."""
         self._end_failures()
         entries = {entry.speaker: entry for entry in self._active}
         for utterance, error in work.failed:
@@ -533,7 +540,8 @@ class Loop:
             self.drop_engine()
             return
         if work.codes is not None:
-            self.times.add(len(work.speaking), work.step_seconds)
+            # The slower of the two is what a frame takes: with tiny models that is the sound.
+            self.times.add(len(work.speaking), max(work.step_seconds, sound_seconds))
             for utterance, codes in zip(work.speaking, work.codes, strict=True):
                 if utterance in entries:
                     self._accept(entries[utterance], codes, work.step_seconds)

@@ -22,7 +22,8 @@ class SchedulerStats:
         speaking: Jobs that are being spoken.
         paused: Jobs whose caller has not read what is there.
         parked: Paused jobs, and bulk jobs that made room, without a slot.
-        step_seconds: Median time of the latest steps, by the number of utterances in them.
+        step_seconds: Median time of the latest steps, by the number of utterances in them: of the
+            engine, or of the sound of the step before where that takes longer.
         frames_per_second: Frames of all utterances, over the last five seconds.
         rows_per_second: Prompt rows, over the last five seconds.
         overhead_seconds: The scheduler's own time for one utterance and frame: neither engine nor

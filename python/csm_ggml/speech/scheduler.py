@@ -278,7 +278,8 @@ class Scheduler:
         with runner.lock:
             waiting = runner.arriving + runner.loop.queued
             # What finds a free slot does not wait.
-            if waiting >= self._queue + self._slots:
+            waiting -= runner.loop.free
+            if waiting >= self._queue:
                 raise self._queue_full(waiting)
             self._numbers += 1
             entry.number = self._numbers
