@@ -3,6 +3,7 @@
 #include "runtime/bandwidth.h"
 #include "runtime/device.h"
 #include "runtime/error.h"
+#include "runtime/log.h"
 
 namespace csm {
 
@@ -44,11 +45,43 @@ std::vector<std::string> instruction_sets() {
     return names;
 }
 
+// The numbers of Python's logging.
+int level_number(LogLevel level) {
+    return level == LogLevel::info ? 20 : level == LogLevel::warning ? 30 : 40;
+}
+
+void set_python_log(const py::object& function) {
+    if (function.is_none()) {
+        set_log({});
+        return;
+    }
+    // not freed: another thread may be calling it
+    const auto* kept = new py::object(function);
+    set_log([kept](LogLevel level, const std::string& message) {
+        if (!Py_IsInitialized()) return;
+        const py::gil_scoped_acquire acquire;
+        try {
+            (*kept)(level_number(level), to_text(message));
+        } catch (py::error_already_set& error) {
+            error.discard_as_unraisable("csm_ggml log");
+        }
+    });
+    // while the interpreter ends, messages go where they went before
+    static const bool registered = [] {
+        py::module_::import("atexit").attr("register")(py::cpp_function([] { set_log({}); }));
+        return true;
+    }();
+    (void)registered;
+}
+
 }  // namespace
 
 void register_backend(py::module_& m) {
     m.def("set_backend_dir", &load_backends, py::arg("path"),
           "Load ggml's backend libraries from this folder; a no-op in builds with a linked-in ggml.");
+    m.def("set_log", &set_python_log, py::arg("function"),
+          "Where ggml's messages go: function(level, message), the level as in Python's logging; None: "
+          "warnings and errors to standard error.");
     m.def("devices", &devices,
           "Compute devices: dicts with name, description, type, memory_free and memory_total (bytes).");
     m.def(

@@ -88,6 +88,10 @@ void register_codec(py::module_& m) {
             },
             py::arg("stream") = py::none(), "Lets a stream begin anew, or all.")
         .def(
+            "trim", [](DecoderStream& stream) { stream.codec.trim(); },
+            py::call_guard<py::gil_scoped_release>(),
+            "Give back what an idle decoder does not need; it is taken anew when it is.")
+        .def(
             "save",
             [](const DecoderStream& stream, int number) {
                 std::vector<uint8_t> data;

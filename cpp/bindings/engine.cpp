@@ -130,6 +130,8 @@ void register_engine(py::module_& m) {
             },
             py::arg("slot"), py::arg("data"),
             "Go on with a saved slot in this open one. Raises ValueError if the data is damaged or foreign.")
+        .def("trim", &Engine::trim, py::call_guard<py::gil_scoped_release>(),
+             "Give back what an idle engine does not need; it is taken anew when it is.")
         .def("timings",
              [](const Engine& engine) {
                  const EngineTimings& t = engine.timings();

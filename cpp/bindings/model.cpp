@@ -81,7 +81,10 @@ void register_model(py::module_& m) {
         m, "Model", "Weights of one checkpoint on one device. Immutable; may be shared by threads.")
         .def(py::init([](const std::vector<std::string>& files, const std::string& device, int threads) {
                  const py::gil_scoped_release release;
-                 return std::make_shared<Model>(files, device, threads);
+                 return std::make_shared<Model>(files, device, threads, [] {
+                     const py::gil_scoped_acquire acquire;
+                     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+                 });
              }),
              py::arg("files"), py::kw_only(), py::arg("device") = "auto", py::arg("threads") = 0)
         .def_property_readonly("config", &config, "Hyper-parameters under the names of docs/GGUF.md.")

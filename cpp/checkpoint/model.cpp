@@ -2,7 +2,8 @@
 
 namespace csm {
 
-Model::Model(const std::vector<std::string>& files, const std::string& device, int threads)
+Model::Model(const std::vector<std::string>& files, const std::string& device, int threads,
+             const std::function<void()>& between)
     : checkpoint_(Checkpoint::open(files)) {
     device_ = Device::shared(device, threads, Device::Purpose::language_model);
     codec_device_ = Device::shared(device, threads, Device::Purpose::codec);
@@ -11,8 +12,9 @@ Model::Model(const std::vector<std::string>& files, const std::string& device, i
     csm_weights_ = CsmWeights::request(*weights_, csm());
     codec_ = std::make_shared<MimiModel>(
         MimiModel{mimi(), MimiWeights::request(*weights_, mimi(), MimiWeights::encoder_present(*weights_))});
-    weights_->load();
+    weights_->load(between);
     checkpoint_.tensors.reset();
+    checkpoint_.main->close();
 }
 
 ggml_type Model::default_kv_type() const {

@@ -2,6 +2,8 @@
 // codec streams of several threads may share it.
 #pragma once
 
+#include <functional>
+
 #include "checkpoint/checkpoint.h"
 #include "csm/weights.h"
 #include "mimi/weights.h"
@@ -10,7 +12,9 @@ namespace csm {
 
 class Model {
  public:
-    Model(const std::vector<std::string>& files, const std::string& device, int threads);
+    // between, if not empty, is called after each tensor that is read; what it throws ends the loading.
+    Model(const std::vector<std::string>& files, const std::string& device, int threads,
+          const std::function<void()>& between = {});
 
     const std::shared_ptr<Device>& device() const { return device_; }
     // The same device as the codec uses it: with threads and a lock of its own, so that sound is made while

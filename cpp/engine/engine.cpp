@@ -66,6 +66,7 @@ Engine::Engine(std::shared_ptr<const Model> model, int slots, int context, const
     any_slots_ = attends_itself(*model_->device(), model_->csm().backbone, cache_.k.front()->type);
     pool_.allocate();
     slots_.resize(static_cast<size_t>(slots));
+    touched_.resize(static_cast<size_t>(slots));
 }
 
 Engine::Slot& Engine::slot_at(int slot) {
@@ -93,6 +94,17 @@ int Engine::open(const SlotSettings& settings) {
 
 void Engine::close(int slot) {
     slot_at(slot).open = false;
+}
+
+void Engine::trim() {
+    graphs_.clear();
+    for (int i = 0; i < slots(); ++i) {
+        const Slot& s = slots_[static_cast<size_t>(i)];
+        int& touched = touched_[static_cast<size_t>(i)];
+        const int kept = s.open ? s.evaluated : 0;
+        if (touched > kept) cache_.give_back(pool_, i, kept);
+        touched = kept;
+    }
 }
 
 void Engine::configure(int slot, const SlotSettings& settings) {
@@ -160,6 +172,7 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
                 {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
                 logits ? logits->data() + int64_t{done} * c.codes : nullptr);
         s.evaluated += n;
+        touch(slot);
         done += n;
     }
     timings_.prefill_s += watch.seconds();
@@ -266,6 +279,7 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
         Slot& s = slots_[static_cast<size_t>(members[b])];
         const auto first = drawn.begin() + static_cast<int64_t>(b) * c.codebooks;
         s.evaluated += 1;
+        touch(members[b]);
         s.frame += 1;
         s.text = -1;
         s.codes.assign(first, first + c.codebooks);

@@ -10,6 +10,7 @@
 // One thread at a time may use an engine; engines of one model may be used side by side.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -63,6 +64,10 @@ class Engine {
     // replace drawn ones. logits (may be null): n x codebooks x codes.
     void step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits);
 
+    // Gives back what an idle engine does not need: graphs kept for reuse, and the memory of rows that no
+    // open slot holds. The next steps take them anew.
+    void trim();
+
     // Keys and values of the evaluated rows, to begin other utterances with. Throws ArgumentError for data
     // that is damaged or of another model; the slot is then as before. So do all that load.
     std::vector<uint8_t> save_prefix(int slot) const;
@@ -85,6 +90,10 @@ class Engine {
     };
     Slot& slot_at(int slot);
     const Slot& slot_at(int slot) const { return const_cast<Engine*>(this)->slot_at(slot); }
+    void touch(int slot) {
+        int& touched = touched_[static_cast<size_t>(slot)];
+        touched = std::max(touched, slots_[static_cast<size_t>(slot)].evaluated);
+    }
     std::vector<int> sequences(const int* slots, int n) const;
     void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, int number,
               const Slot* slot, const int32_t* forced);
@@ -94,6 +103,7 @@ class Engine {
     TensorPool pool_;
     KvCache cache_;
     std::vector<Slot> slots_;
+    std::vector<int> touched_;  // by slot: rows whose memory is in use
     bool any_slots_;  // whether a step takes slots as they are, or all between the lowest and the highest
     GraphCache<FrameGraph::Shape, FrameGraph> graphs_;
     EngineTimings timings_;

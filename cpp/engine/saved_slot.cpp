@@ -73,6 +73,7 @@ void Engine::load_prefix(int slot, const uint8_t* data, size_t bytes) {
     s.evaluated = rows;
     s.text = -1;
     s.codes.clear();
+    touch(slot);
 }
 
 std::vector<uint8_t> Engine::save_slot(int slot) const {
@@ -127,6 +128,7 @@ void Engine::load_slot(int slot, const uint8_t* data, size_t bytes) {
     in.expect_left(cache_.bytes(loaded.evaluated));
     cache_.write(slot, 0, loaded.evaluated, in.take(cache_.bytes(loaded.evaluated)), "saved slot");
     s = std::move(loaded);
+    touch(slot);
 }
 
 }  // namespace csm

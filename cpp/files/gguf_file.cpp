@@ -140,7 +140,13 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
 }
 
 GgufFile::~GgufFile() {
+    close();
+}
+
+void GgufFile::close() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
     if (file_ != nullptr) std::fclose(file_);
+    file_ = nullptr;
 }
 
 void GgufFile::read_metadata(Reader& in, uint64_t count) {
@@ -375,7 +381,7 @@ void GgufFile::read(const Tensor& tensor, uint64_t offset, uint64_t n, void* out
             cat(path_, ": tensor '", tensor.name, "': read of ", n, " bytes at ", offset, " passes its end"));
     }
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (seek(file_, static_cast<int64_t>(tensor.offset + offset), SEEK_SET) != 0 ||
+    if (file_ == nullptr || seek(file_, static_cast<int64_t>(tensor.offset + offset), SEEK_SET) != 0 ||
         std::fread(out, 1, n, file_) != n) {
         throw FormatError(cat(path_, ": tensor '", tensor.name, "': the file ended or could not be read"));
     }

@@ -58,6 +58,9 @@ class GgufFile {
     std::vector<uint32_t> u32_array(const std::string& key) const;
     const std::vector<std::string>& strings(const std::string& key) const;
 
+    // Closes the file; what was read of its header stays.
+    void close() const;
+
     // Reads n bytes that start offset bytes into the tensor's data.
     void read(const Tensor& tensor, uint64_t offset, uint64_t n, void* out) const;
 
@@ -69,7 +72,7 @@ class GgufFile {
     void check_layout(uint64_t data_start, uint64_t alignment);
 
     std::string path_;
-    std::FILE* file_ = nullptr;
+    mutable std::FILE* file_ = nullptr;
     mutable std::mutex mutex_;  // the file position is shared
     uint64_t size_ = 0;
     uint32_t version_ = 0;

@@ -6,7 +6,7 @@
 
 #include "kernels/kernels.h"
 #include "runtime/error.h"
-#include "runtime/huge_pages.h"
+#include "runtime/pages.h"
 
 namespace csm {
 
@@ -262,7 +262,7 @@ ggml_tensor* Weights::computed(std::vector<int64_t> ne, std::function<void(float
     return tensor;
 }
 
-void Weights::load() {
+void Weights::load(const std::function<void()>& between) {
     const auto allocate = [&](ggml_context* ctx, ggml_backend_buffer_type_t type) {
         if (ggml_get_first_tensor(ctx) == nullptr) return;
         BufferPtr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));
@@ -277,7 +277,10 @@ void Weights::load() {
     };
     allocate(plain_.get(), device_->buffer_type());
     if (repack_type_ != nullptr) allocate(repacked_.get(), repack_type_);
-    for (const auto& item : items_) item.fill(item.tensor);
+    for (const auto& item : items_) {
+        item.fill(item.tensor);
+        if (between) between();
+    }
     items_.clear();
     source_.reset();  // closes the files
 }

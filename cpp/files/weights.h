@@ -83,7 +83,8 @@ class Weights {
     // An F32 tensor computed from others by the caller, `fill(out)` at load time.
     ggml_tensor* computed(std::vector<int64_t> ne, std::function<void(float* out)> fill);
 
-    void load();
+    // between, if not empty, is called after each tensor; what it throws ends the loading.
+    void load(const std::function<void()>& between = {});
     size_t bytes() const;
 
  private:

@@ -34,6 +34,7 @@ MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const M
     : device_(std::move(device)),
       model_(std::move(model)),
       used_(static_cast<size_t>(checked_streams(streams))),
+      touched_(used_.size()),
       pool_(device_, 8 + LatentTransformer::tensors(model_->config) + model_->weights.decoder.convolutions()),
       states_(pool_, streams, kMaxChunkFrames),
       transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride, streams),
@@ -81,7 +82,8 @@ void MimiDecoder::run(const std::vector<int32_t>& streams, const int32_t* codes,
             for (int t = 0; t < frames; ++t)
                 by_codebook.push_back(codes[static_cast<int64_t>(i) * stride + t * q + n]);
     upload(codes_, by_codebook.data(), by_codebook.size() * sizeof(int32_t));
-    for (const int32_t stream : streams) used_[static_cast<size_t>(stream)] = true;
+    for (const int32_t stream : streams)
+        used_[static_cast<size_t>(stream)] = touched_[static_cast<size_t>(stream)] = true;
     states_.select(streams);
     transformer_.advance(streams, frames * model_->config.resample_stride);
     graph.compute();
@@ -148,6 +150,17 @@ void MimiDecoder::reset() {
     for (int stream = 0; stream < streams(); ++stream) reset(stream);
 }
 
+void MimiDecoder::trim() {
+    graphs_.clear();
+    for (int stream = 0; stream < streams(); ++stream) {
+        const auto i = static_cast<size_t>(stream);
+        if (used_[i] || !touched_[i]) continue;
+        states_.give_back(stream);
+        transformer_.give_back(pool_, stream);
+        touched_[i] = false;
+    }
+}
+
 std::vector<uint8_t> MimiDecoder::save(int stream) const {
     check_stream(stream);
     const TransformerConfig& c = model_->config.transformer;
@@ -187,7 +200,7 @@ void MimiDecoder::load(int stream, const uint8_t* data, size_t bytes) {
     check_finite(what, GGML_TYPE_F32, keys, transformer_.bytes(position));
     states_.write(stream, past, what);
     transformer_.write(stream, position, keys, what);
-    used_[static_cast<size_t>(stream)] = true;
+    used_[static_cast<size_t>(stream)] = touched_[static_cast<size_t>(stream)] = true;
 }
 
 }  // namespace csm

@@ -38,6 +38,9 @@ class MimiDecoder {
     // Starts another stream in the place of this one, or of every one.
     void reset(int stream);
     void reset();
+    // Gives back what an idle decoder does not need: graphs kept for reuse, and the memory of streams that
+    // have not begun.
+    void trim();
     // All that the future of a stream depends on, to go on with it later in the place of any stream. load()
     // throws ArgumentError for data that is damaged or of another codec; the stream is then as before.
     std::vector<uint8_t> save(int stream) const;
@@ -54,7 +57,8 @@ class MimiDecoder {
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<const MimiModel> model_;
-    std::vector<bool> used_;  // by stream: whether it was decoded since it began
+    std::vector<bool> used_;     // by stream: whether it was decoded since it began
+    std::vector<bool> touched_;  // by stream: whether its memory is in use
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;

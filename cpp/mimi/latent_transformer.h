@@ -27,6 +27,8 @@ class LatentTransformer {
     void advance(const std::vector<int32_t>& streams, int n);
     // Starts another stream in the place of this one.
     void reset(int stream);
+    // Gives back the memory of a stream that begins; see TensorPool.
+    void give_back(const TensorPool& pool, int stream) const { cache_.give_back(pool, stream, 0); }
 
     // How many latents of a stream were run, and how many of them it still sees.
     int64_t position(int stream) const { return position_[static_cast<size_t>(stream)]; }

@@ -21,6 +21,15 @@ size_t KvCache::tensors(const TransformerConfig& config) {
     return 2 * static_cast<size_t>(config.layers);
 }
 
+void KvCache::give_back(const TensorPool& pool, int slot, int64_t first) const {
+    const size_t row = k.front()->nb[1];
+    for (const auto* tensors : {&k, &v}) {
+        for (const ggml_tensor* t : *tensors)
+            pool.give_back(t, row * static_cast<size_t>(int64_t{capacity} * slot + first),
+                           row * static_cast<size_t>(capacity - first));
+    }
+}
+
 size_t KvCache::bytes(int64_t count) const {
     return 2 * k.size() * k.front()->nb[1] * static_cast<size_t>(count);
 }

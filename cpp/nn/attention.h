@@ -31,6 +31,9 @@ struct KvCache {
     static int round_up(int rows) { return (rows + kBucket - 1) / kBucket * kBucket; }
     int bucket(int rows) const { return std::min(round_up(rows), capacity); }
 
+    // Gives back the memory of the slot's rows from `first` on; see TensorPool.
+    void give_back(const TensorPool& pool, int slot, int64_t first) const;
+
     // Keys and values of rows first .. first + count - 1 of a slot as bytes, bytes(count) of them: for each
     // layer the keys, then the values. write() throws ArgumentError, naming `what`, if any of them is no
     // finite number; nothing is written then.

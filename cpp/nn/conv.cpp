@@ -99,6 +99,11 @@ void ConvStates::reset(int stream) {
         ggml_backend_tensor_memset(state, 0, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
 }
 
+void ConvStates::give_back(int stream) const {
+    for (const auto& [layer, state] : states_)
+        pool_.give_back(state, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+}
+
 size_t ConvStates::bytes() const {
     size_t total = 0;
     for (const auto& [layer, state] : states_) total += state->nb[1];

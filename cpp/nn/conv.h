@@ -80,6 +80,8 @@ class ConvStates {
     // Lets streams begin anew.
     void reset();
     void reset(int stream);
+    // Gives back the memory of a stream that begins; see TensorPool.
+    void give_back(int stream) const;
     // The past of a stream as bytes, bytes() of them. write() throws ArgumentError, naming `what`, if any
     // number is not finite; nothing is written then.
     size_t bytes() const;

@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "runtime/error.h"
-#include "runtime/huge_pages.h"
+#include "runtime/pages.h"
 #include "runtime/thread_team.h"
 
 namespace csm {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -33,19 +32,6 @@ constexpr uint32_t kPolling = 0;
 using FreePool = void (*)(ggml_threadpool_t);
 
 constexpr const char* kGenericCpu = "cpu-generic";
-
-// ggml reports every repacked matrix on stderr, which belongs to the program that embeds us.
-void log_warnings(ggml_log_level level, const char* text, void*) {
-    static bool continues = false;  // CONT pieces belong to the line before
-    if (level != GGML_LOG_LEVEL_CONT)
-        continues = level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR;
-    if (continues) std::fputs(text, stderr);
-}
-
-[[maybe_unused]] const bool log_is_set = [] {
-    ggml_log_set(log_warnings, nullptr);
-    return true;
-}();
 
 }  // namespace
 

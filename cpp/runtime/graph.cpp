@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "runtime/error.h"
+#include "runtime/pages.h"
 
 namespace csm {
 
@@ -37,6 +38,10 @@ void TensorPool::allocate() {
             ggml_backend_view_init(t);
         }
     }
+}
+
+void TensorPool::give_back(const ggml_tensor* tensor, size_t offset, size_t bytes) const {
+    if (memory_) csm::give_back(static_cast<char*>(tensor->data) + offset, bytes);
 }
 
 Graph::Graph(std::shared_ptr<Device> device, size_t max_nodes)

@@ -18,6 +18,9 @@ class TensorPool {
 
     ggml_context* ctx() { return ctx_.get(); }
     void allocate();
+    // Gives back the memory of a part of a tensor, as far as it is whole pages of this process; it then reads
+    // as zeros, or as it was.
+    void give_back(const ggml_tensor* tensor, size_t offset, size_t bytes) const;
     size_t bytes() const { return buffer_ ? ggml_backend_buffer_get_size(buffer_.get()) : 0; }
 
  private:

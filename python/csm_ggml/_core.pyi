@@ -1,6 +1,6 @@
 """The compiled core: ggml graphs behind plain arrays. `csm_ggml.CSM` is the public face."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,15 @@ def set_backend_dir(path: str) -> None:
     """Load ggml's backend libraries from this folder.
 
     Only for builds with GGML_BACKEND_DL; nothing happens in others.
+    """
+
+def set_log(function: Callable[[int, str], object] | None) -> None:
+    """Where ggml's messages go.
+
+    Args:
+        function: Called with a level (20, 30 or 40, as in Python's logging) and a message, from any
+            thread. None: warnings and errors go to standard error, as they do at the interpreter's
+            exit.
     """
 
 def devices() -> list[dict[str, Any]]:
@@ -239,6 +248,12 @@ class Engine:
                 slot is then as before.
         """
 
+    def trim(self) -> None:
+        """Give back what an idle engine does not need, to be taken anew when it is.
+
+        That is graphs kept for reuse and the memory of rows that no open slot holds.
+        """
+
     def timings(self) -> dict[str, float]:
         """Sums since creation: prefill_s, prefill_rows, step_s, steps, frames."""
 
@@ -288,6 +303,12 @@ class MimiDecoder:
 
         Raises:
             ValueError: If there is no such stream.
+        """
+
+    def trim(self) -> None:
+        """Give back what an idle decoder does not need, to be taken anew when it is.
+
+        That is graphs kept for reuse and the memory of streams that have not begun, or were reset.
         """
 
     def save(self, stream: int) -> bytes:

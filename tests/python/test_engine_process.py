@@ -243,3 +243,117 @@ def test_a_fork_while_others_compute(gguf: Callable[..., Path]) -> None:
         """,
         gguf("plain4", "q8_0"),
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_loaded_file_is_closed(gguf: Callable[..., Path]) -> None:
+    check(
+        """
+        path = os.path.realpath(sys.argv[1])
+        model = _core.Model([path], device="cpu", threads=1)
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        assert path not in [os.path.realpath(link) for link in links]
+        assert model.config and model.tokenizer is not None and path in repr(model)
+        """,
+        gguf("plain4", "f32"),
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no alarms")
+def test_loading_can_be_interrupted(gguf: Callable[..., Path]) -> None:
+    """What a signal's handler raises ends the loading at once, and another can follow."""
+    check(
+        """
+        import signal, time
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
+
+        def load(after=0.0):
+            signal.setitimer(signal.ITIMER_REAL, after)
+            begin = time.perf_counter()
+            try:
+                _core.Model([sys.argv[1]], device="cpu", threads=1)
+                interrupted = False
+            except KeyboardInterrupt:
+                interrupted = True
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return interrupted, time.perf_counter() - begin
+
+        whole = min(load()[1] for _ in range(5))
+        tries = [load(whole / 3) for _ in range(10)]
+        assert any(stopped and took < whole * 0.8 for stopped, took in tries), (whole, tries)
+        assert not load()[0]
+        """,
+        gguf("wide", "f32"),
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and only Linux gives pages back")
+def test_idle_memory_is_given_back() -> None:
+    """Graphs, rows of closed slots and ended streams; what is in use stays, to the bit."""
+    check(
+        """
+        import csm_ggml
+        path = os.path.join(os.path.dirname(csm_ggml.__file__), "data", "demo.gguf")
+        model = _core.Model([path], device="cpu", threads=1)
+        codebooks, context = model.config["csm.codebooks"], model.config["csm.context_length"]
+
+        def resident():
+            return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+        def fill(engine, rows):
+            slot = engine.open(seed=1)
+            text = np.resize(np.array([1, 2, 3], np.int32), rows)
+            engine.append(slot, text, np.zeros((rows, codebooks), np.int32))
+            return slot
+
+        speak(model)
+        engine, decoder = _core.Engine(model, slots=8), _core.MimiDecoder(model, streams=16)
+        kept = fill(engine, 300)
+        decoder.decode(np.zeros((1, 20, codebooks), np.int32), [3])
+        engine.trim()
+        decoder.trim()
+        begin = resident()
+        slots = [fill(engine, context - 10) for _ in range(6)]
+        engine.step([kept, *slots])
+        others = [stream for stream in range(16) if stream != 3]
+        decoder.decode(np.zeros((15, 20, codebooks), np.int32), others)
+        full = resident()
+        for slot in slots:
+            engine.close(slot)
+        for stream in others:
+            decoder.reset(stream)
+        saved = engine.save_slot(kept), decoder.save(3)
+        engine.trim()
+        decoder.trim()
+        idle = resident()
+        print(begin >> 10, full >> 10, idle >> 10, "KiB")
+        assert idle - begin < (full - begin) / 4, (begin, full, idle)
+        assert (engine.save_slot(kept), decoder.save(3)) == saved
+        # and all of it can be used again
+        again = fill(engine, 50)
+        want = _core.Engine(model)
+        said, alone = engine.step([kept, again])[0][1], want.step([fill(want, 50)])[0][0]
+        assert said.tolist() == alone.tolist()
+        fresh = _core.MimiDecoder(model).decode(np.ones((4, codebooks), np.int32))
+        assert (decoder.decode(np.ones((1, 4, codebooks), np.int32), [5])[0] == fresh).all()
+        """
+    )
+
+
+def test_the_log_goes_where_it_is_sent() -> None:
+    """And nowhere that would hold up the end of the interpreter."""
+    check(
+        """
+        got = []
+        _core.set_log(lambda level, message: got.append((level, message)))
+        _core.set_log(None)
+        _core.set_log(got.append)
+        _core.devices()
+        """
+    )
+    with pytest.raises(TypeError):
+        _core.set_log()  # type: ignore[call-arg]
