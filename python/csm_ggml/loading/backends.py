@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from csm_ggml import _core
+from csm_ggml.log import logger
 
 
 @cache
@@ -19,6 +20,7 @@ def load_backends() -> ModuleType:
     builds from source have their backends linked in, and for them this does nothing.
     """
     _core.set_backend_dir(str(Path(_core.__file__).parent))
+    _core.set_log(lambda level, text: logger.log(level, "%s", text.rstrip()))
     return _core
 
 

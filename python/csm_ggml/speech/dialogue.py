@@ -37,9 +37,14 @@ class _Part:
 
 
 class Prompt:
-    """Rows that a slot is given piece by piece."""
+    """Rows that a slot is given piece by piece.
+
+    Attributes:
+        rows: All of them, given or not.
+    """
 
     def __init__(self, parts: Sequence[_Part]) -> None:
+        self.rows = sum(len(part.rows) for part in parts)
         self._parts = deque(part for part in parts if len(part.rows))
         self._done = 0  # rows of the first part
 

@@ -35,10 +35,13 @@ from csm_ggml.voices.prompt import EncodedSegment
 ROWS_ALONE = 256
 ROWS_BESIDE_BULK = 64
 LEAST_ROWS = 8
+# A sentence without a voice: evaluated whole, as nobody notices one tick that takes longer. With
+# `realtime` one in a tick, else two or three.
+SHORT_PROMPT = 32
 # With live speech beside it, a piece of a prompt and a step together last this share of a frame.
 LONGEST_TICK = 1.2
 # A piece may in any case last this share of the step.
-LEAST_PIECE = 0.25
+LEAST_PIECE = 0.4
 # How long a job whose caller does not read keeps a slot that another job waits for.
 PARK_SECONDS = 2.0
 # Saved caches of idle conversations that are kept; beyond this they are evaluated again.
@@ -201,25 +204,23 @@ class Loop:
 
     def tick(self) -> bool:
         """Go on by one frame; returns whether there was anything to do."""
-        started = time.perf_counter()
+        started, own = time.perf_counter(), -time.thread_time()
         self._drop(started)
         self._admit(started)
         work = self._plan(started)
-        own = time.perf_counter() - started
         if work is not None:
             assert self._engine is not None
             self._worker.begin(work, self._engine)
         sounding = bool(self._frames or self._finishing)
         began = time.perf_counter()
-        own += self._sound()
+        own -= self._sound()
         if work is None:
             self._end_failures()
         else:
             sound_seconds = time.perf_counter() - began
             self._worker.wait()
-            done = time.perf_counter()
             self._take(work, sound_seconds)
-            own += time.perf_counter() - done
+            own += time.thread_time()
             self.meter.add(len(work.speaking), work.prefill_rows, own)
         return work is not None or sounding
 
@@ -245,14 +246,12 @@ class Loop:
             self._end(entry, error)
 
     def rest(self) -> None:
-        """Give the engine's memory back after some time without jobs; leases are saved."""
+        """Give memory back that nobody uses, after some time without jobs."""
         if self.busy or self._engine is None:
             return
-        for dialogue in self._held:
-            dialogue.park(self._engine)
-            self._keep_saved(dialogue)
-        self._held.clear()
-        self._engine = self._decoder = None
+        self._engine.trim()
+        if self._decoder is not None:
+            self._decoder.trim()
 
     def drop_engine(self) -> None:
         """Free the engine and the codec's streams; they are made anew when they are needed."""
@@ -455,6 +454,8 @@ class Loop:
         return Work(
             prompts=[entry.speaker for entry in prompts],
             rows=self._rows(speaking),
+            short=SHORT_PROMPT if self.settings.prefill_rows is None else 0,
+            short_rows=SHORT_PROMPT * (1 if self.settings.realtime else 2),
             speaking=[entry.speaker for entry in speaking],
             later=frozenset(waits if room <= len(bulk) else ()),
         )
@@ -478,8 +479,8 @@ class Loop:
         return round(self._piece)
 
     def _sound(self) -> float:
-        """Decode the frames that are to be heard, and hand out; returns the time beside that."""
-        started, decoding = time.perf_counter(), 0.0
+        """Decode the frames that are to be heard, hand out; returns the CPU time of decoding."""
+        decoding = 0.0
         frames, self._frames = self._frames, []
         if frames:
             try:
@@ -488,7 +489,7 @@ class Loop:
                 self._failures += [(frame.entry, error) for frame in frames]
         for entry in [*self._active, *self._finishing]:
             self._hand_out(entry)
-        return time.perf_counter() - started - decoding
+        return decoding
 
     def _end_failures(self) -> None:
         """End jobs whose sound failed, which has to wait while the engine is at work."""
@@ -500,7 +501,7 @@ class Loop:
     def _decode(self, frames: Iterable[_Frame]) -> float:
         if self._decoder is None:
             self._decoder = self._make_decoder(self.settings.slots)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.thread_time()
         frames = list(frames)
         for frame in frames:
             if frame.attempt.heard == 0:
@@ -508,10 +509,10 @@ class Loop:
                 self._decoder.reset(frame.stream)
         codes = np.stack([frame.codes[np.newaxis] for frame in frames])
         samples = self._decoder.decode(codes, [frame.stream for frame in frames])
-        seconds = time.perf_counter() - started
+        seconds, worked = time.perf_counter() - started, time.thread_time() - worked
         for frame, own in zip(frames, samples, strict=True):
             frame.entry.speaker.hear(frame.attempt, own, seconds)
-        return seconds
+        return worked
 
     def _hand_out(self, entry: Entry) -> None:
         try:
@@ -564,7 +565,7 @@ class Loop:
     def _fit_piece(self, work: Work) -> None:
         """Let the next piece of a prompt last as long as a tick allows beside the step."""
         allowed = LONGEST_TICK / self._geometry.frame_rate - work.step_seconds
-        # Where steps take longer than frames, waiting newcomers would make nothing better.
+        # Where steps take as long as frames, waiting newcomers would make nothing better.
         allowed = max(allowed, LEAST_PIECE * work.step_seconds)
         change = min(2.0, max(0.5, allowed / max(work.prefill_seconds, 1e-6)))
         self._piece = min(ROWS_BESIDE_BULK, max(LEAST_ROWS, work.prefill_rows * change))

@@ -26,8 +26,8 @@ class SchedulerStats:
             engine, or of the sound of the step before where that takes longer.
         frames_per_second: Frames of all utterances, over the last five seconds.
         rows_per_second: Prompt rows, over the last five seconds.
-        overhead_seconds: The scheduler's own time for one utterance and frame: neither engine nor
-            codec; the mean since the model was loaded.
+        overhead_seconds: CPU time of the scheduler itself for one utterance and frame, without
+            engine and codec; the mean since the model was loaded.
     """
 
     slots: int

@@ -130,11 +130,16 @@ class Utterance:
         if self.request.turns:
             self._begin_turn(0)
 
-    def prefill(self, engine: Engine, rows: int) -> int:
-        """Give the slot at most so many rows of the prompt; return how many it got."""
+    def prefill(self, engine: Engine, rows: int, short: int = 0) -> int:
+        """Give the slot at most so many rows of the prompt; return how many it got.
+
+        A prompt that has no more than `short` rows in all is given whole.
+        """
         assert self.dialogue.slot is not None
         if self._prompt is None:
             self._prompt = self._next_prompt(engine)
+        if self._prompt.rows <= short:
+            rows = max(rows, self._prompt.rows)
         given = self._prompt.advance(engine, self.dialogue.slot, rows, self._costs)
         if self._prompt.complete:
             self._prompt = None

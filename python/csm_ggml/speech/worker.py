@@ -22,6 +22,8 @@ class Work:
     Attributes:
         prompts: Oldest first.
         rows: Of prompts, at most, in all.
+        short: A prompt of at most so many rows is evaluated whole, although `rows` may be less.
+        short_rows: Rows of such prompts, at most, in all.
         speaking: Utterances that are ready, and those of `prompts` that become ready.
         later: Utterances of `prompts` that are to speak from the next step on at the earliest.
         failed: Utterances whose prompt failed, and why.
@@ -33,6 +35,8 @@ class Work:
 
     prompts: list[Utterance]
     rows: int
+    short: int
+    short_rows: int
     speaking: list[Utterance]
     later: frozenset[Utterance] = frozenset()
     failed: list[tuple[Utterance, BaseException]] = field(default_factory=list)
@@ -46,10 +50,12 @@ class Work:
         """Do it."""
         started = time.perf_counter()
         for utterance in self.prompts:
-            if self.prefill_rows >= self.rows:
+            rows = max(0, self.rows - self.prefill_rows)
+            short = self.short if self.prefill_rows + self.short <= self.short_rows else 0
+            if not rows and not short:
                 break
             try:
-                self.prefill_rows += utterance.prefill(engine, self.rows - self.prefill_rows)
+                self.prefill_rows += utterance.prefill(engine, rows, short)
             except Exception as error:
                 self.failed.append((utterance, error))
                 continue
