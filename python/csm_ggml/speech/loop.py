@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.audio.watermark import Watermark, apply_watermark
+from csm_ggml.audio.watermark import apply_watermark
 from csm_ggml.errors import DeadlineExceeded, JobCancelled
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.log import logger
 from csm_ggml.speech.admission import StepTimes
 from csm_ggml.speech.dialogue import Dialogue
 from csm_ggml.speech.engine import Decoder, Engine
-from csm_ggml.speech.job import Outbox
+from csm_ggml.speech.entry import Entry, Frame
 from csm_ggml.speech.meter import Meter
 from csm_ggml.speech.options import Sampling
 from csm_ggml.speech.request import Request
-from csm_ggml.speech.utterance import Attempt, ChunkSizes, Utterance
+from csm_ggml.speech.utterance import Utterance
 from csm_ggml.speech.worker import Work, Worker
 from csm_ggml.voices.prompt import EncodedSegment
 
@@ -46,68 +46,6 @@ LEAST_PIECE = 0.4
 PARK_SECONDS = 2.0
 # Saved caches of idle conversations that are kept; beyond this they are evaluated again.
 PARKED_BYTES = 512 << 20
-
-PRIORITIES = ("live", "bulk")
-
-
-@dataclass(eq=False)
-class Entry:
-    """A job inside the scheduler.
-
-    Attributes:
-        request: What is said.
-        outbox: Where its speech goes.
-        chunks: Sizes of the chunks.
-        live: Whether somebody listens while it is spoken; else it is bulk work.
-        number: Jobs are numbered as they come.
-        deadline: When it fails, in seconds of time.perf_counter(); None for never.
-        watermark: Sees each chunk first.
-        lease: The dialogue of a conversation; None if it has one of its own.
-        utterance: Once it has been admitted.
-        admitted: When, in seconds of time.perf_counter().
-        idle_since: Since when its caller has not read enough; None while it may speak.
-        stream: The codec's state while it is parked.
-    """
-
-    request: Request
-    outbox: Outbox
-    chunks: ChunkSizes
-    live: bool
-    number: int
-    deadline: float | None = None
-    watermark: Watermark | None = None
-    lease: Dialogue | None = None
-    utterance: Utterance | None = None
-    admitted: float = 0.0
-    idle_since: float | None = None
-    stream: bytes | None = None
-
-    @property
-    def rank(self) -> tuple[bool, int]:
-        """Who comes first: live before bulk, then age."""
-        return (not self.live, self.number)
-
-    @property
-    def speaker(self) -> Utterance:
-        """The utterance of an admitted job."""
-        assert self.utterance is not None
-        return self.utterance
-
-    @property
-    def slot(self) -> int:
-        """The slot of an admitted job."""
-        assert self.speaker.dialogue.slot is not None
-        return self.speaker.dialogue.slot
-
-
-@dataclass(eq=False)
-class _Frame:
-    """A frame that is to be heard, and the codec's stream that it belongs to."""
-
-    entry: Entry
-    attempt: Attempt
-    codes: npt.NDArray[np.int32]
-    stream: int
 
 
 @dataclass(frozen=True)
@@ -154,7 +92,7 @@ class Loop:
         self._held: OrderedDict[Dialogue, int] = OrderedDict()  # idle leases, the oldest first
         self._saved: OrderedDict[Dialogue, int] = OrderedDict()  # parked leases and their bytes
         self._leases: set[Dialogue] = set()
-        self._frames: list[_Frame] = []
+        self._frames: list[Frame] = []
         self._failures: list[tuple[Entry, BaseException]] = []
         self._piece = float(LEAST_ROWS * 2)
         self._turn_of_bulk = 0
@@ -498,7 +436,7 @@ class Loop:
             if not entry.outbox.done:
                 self._end(entry, error)
 
-    def _decode(self, frames: Iterable[_Frame]) -> float:
+    def _decode(self, frames: Iterable[Frame]) -> float:
         if self._decoder is None:
             self._decoder = self._make_decoder(self.settings.slots)
         started, worked = time.perf_counter(), time.thread_time()
@@ -560,7 +498,7 @@ class Loop:
             self._end(entry, error)
             return
         if attempt is not None:
-            self._frames.append(_Frame(entry, attempt, attempt.codes[-1], entry.slot))
+            self._frames.append(Frame(entry, attempt, attempt.codes[-1], entry.slot))
 
     def _fit_piece(self, work: Work) -> None:
         """Let the next piece of a prompt last as long as a tick allows beside the step."""

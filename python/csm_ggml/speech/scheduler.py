@@ -25,8 +25,9 @@ from csm_ggml.loading.geometry import Geometry
 from csm_ggml.log import logger
 from csm_ggml.speech.dialogue import Dialogue
 from csm_ggml.speech.engine import Decoder, Engine
+from csm_ggml.speech.entry import PRIORITIES, Entry
 from csm_ggml.speech.job import Job, Outbox
-from csm_ggml.speech.loop import PRIORITIES, Entry, Loop, LoopSettings
+from csm_ggml.speech.loop import Loop, LoopSettings
 from csm_ggml.speech.meter import SchedulerStats
 from csm_ggml.speech.options import number
 from csm_ggml.speech.request import Conditioning, Request
