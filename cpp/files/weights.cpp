@@ -203,7 +203,7 @@ Matrix Weights::f32_matrix(const std::string& name, std::vector<int64_t> in_ne, 
         matrix.tensor = f32(name, std::move(in_ne), {columns, rows}, std::move(transform));
         return matrix;
     }
-    const TensorSlice slice = require_float(name, std::move(in_ne));
+    const TensorSlice slice = require(name, std::move(in_ne));
     const ggml_type type = keep_f16 && slice.tensor->type == GGML_TYPE_F16 ? GGML_TYPE_F16 : GGML_TYPE_F32;
     matrix.tensor = ggml_new_tensor_1d(plain_.get(), type, gemm_packed_size(columns, rows));
     items_.push_back({matrix.tensor, [=](ggml_tensor* t) {
@@ -225,22 +225,13 @@ Matrix Weights::f32_matrix(const std::string& name, std::vector<int64_t> in_ne, 
     return matrix;
 }
 
-TensorSlice Weights::require_float(const std::string& name, std::vector<int64_t> ne) const {
-    TensorSlice slice = require(name, std::move(ne));
-    if (!is_float(slice.tensor->type)) {
-        throw FormatError(cat(source_->describe(name), ": the tensor has type ",
-                              ggml_type_name(slice.tensor->type), ", expected f32 or f16"));
-    }
-    return slice;
-}
-
 ggml_tensor* Weights::vector(const std::string& name, int64_t n) {
     return f32(name, {n}, {n});
 }
 
 ggml_tensor* Weights::f32(const std::string& name, std::vector<int64_t> in_ne, std::vector<int64_t> out_ne,
                           Transform transform) {
-    const TensorSlice slice = require_float(name, std::move(in_ne));
+    const TensorSlice slice = require(name, std::move(in_ne));
     return computed(std::move(out_ne), [slice, transform](float* out) {
         const std::vector<float> in = read_slice_f32(slice);
         if (transform) {

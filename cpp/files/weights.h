@@ -93,7 +93,6 @@ class Weights {
         std::function<void(ggml_tensor*)> fill;
     };
     TensorSlice require(const std::string& name, std::vector<int64_t> ne) const;
-    TensorSlice require_float(const std::string& name, std::vector<int64_t> ne) const;
     ggml_tensor* place(ggml_type type, int64_t columns, int64_t rows);
     Matrix stack(const std::vector<TensorSlice>& slices, int64_t columns, bool exact);
     bool use_panels() const;

@@ -256,8 +256,17 @@ def write_original(folder: Path, tensors: Tensors | None = None) -> Path:
     return folder
 
 
-def write_llama_csm(folder: Path, tensors: Tensors | None = None, *, pages: int = 2) -> Path:
-    """The three files of llama.cpp pull request 12648; pages: how many empty head pages."""
+def write_llama_csm(
+    folder: Path, tensors: Tensors | None = None, *, pages: int = 2, mimi_q8_0: str = ""
+) -> Path:
+    """The three files of llama.cpp pull request 12648.
+
+    Args:
+        folder: Where to.
+        tensors: Of the checkpoint.
+        pages: How many empty head pages.
+        mimi_q8_0: The codec's tensors with this in their name are written as Q8_0.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = weights() if tensors is None else tensors
     original = original_language(tensors)
@@ -282,7 +291,11 @@ def write_llama_csm(folder: Path, tensors: Tensors | None = None, *, pages: int 
         _finish(writer)
     writer = gguf.GGUFWriter(folder / "kyutai-mimi.gguf", "this model cannot be used as LLM")
     for name, values in _llama_mimi(tensors).items():
-        _add(writer, name, values)
+        if mimi_q8_0 and mimi_q8_0 in name:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            _add(writer, name, values)
     _finish(writer)
     return folder
 

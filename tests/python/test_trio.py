@@ -38,6 +38,18 @@ def test_speaks_as_its_conversion(given: str, trio: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(direct.decode(codes), through_file.decode(codes), atol=1e-6)
 
 
+def test_projections_of_the_codec_in_8_bits(trio: Path, tmp_path: Path) -> None:
+    """As the pull request's README has its Mimi file made: `--outtype q8_0`."""
+    # The rows of these are whole blocks in this small codec.
+    coarse = checkpoints.write_llama_csm(tmp_path / "q8_0", mimi_q8_0="input_proj")
+    exact, rounded = (CSM.from_pretrained(str(folder), threads=1) for folder in (trio, coarse))
+    codes = exact.generate_codes("[0]Hi.", temperature=0, max_frames=12)
+    sound = exact.decode(codes)
+    assert np.array_equal(rounded.decode(codes), sound)
+    ours, theirs = rounded.encode(sound), exact.encode(sound)
+    assert ours.shape == theirs.shape and np.mean(ours[:, 0] == theirs[:, 0]) > 0.8
+
+
 def test_a_missing_file_is_named(trio: Path, tmp_path: Path) -> None:
     for name in ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf"):
         (tmp_path / name).write_bytes((trio / name).read_bytes())
