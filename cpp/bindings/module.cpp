@@ -1,8 +1,15 @@
 #include "bindings/module.h"
 
 #include "ggml.h"
+#include "runtime/error.h"
+#include "runtime/processor.h"
 
 PYBIND11_MODULE(_core, m) {
+    if (const std::string missing = csm::missing_instructions(); !missing.empty()) {
+        throw pybind11::import_error(
+            csm::cat("csm-ggml was built for another processor: this one has no ", missing,
+                     "; install it on this machine: pip install --force-reinstall --no-cache-dir csm-ggml"));
+    }
     m.doc() = "The compiled core: ggml graphs behind plain arrays. csm_ggml.CSM is the public face.";
     m.attr("__version__") = CSM_GGML_VERSION;
     m.attr("ggml_version") = ggml_version();
