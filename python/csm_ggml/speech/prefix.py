@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder, Rows
+from csm_ggml.voices.voice import VoicePrefix
 
 # Prefixes that a model remembers; of a long voice of CSM-1B each holds up to 64 MB.
 KEEP = 8
@@ -50,22 +51,26 @@ class PrefixCache:
         self._lock = threading.Lock()
 
     def get(
-        self, segments: Sequence[EncodedSegment], prompts: PromptBuilder, data: bytes | None = None
+        self,
+        segments: Sequence[EncodedSegment],
+        prompts: PromptBuilder,
+        saved: VoicePrefix | None = None,
     ) -> KVPrefix:
         """The prefix of these segments.
 
         Args:
             segments: What the prompt begins with; at least one.
             prompts: Builds the rows.
-            data: Keys and values from a voice's file, where it holds them. A prefix that came from
+            saved: Keys and values from a voice's file, where it holds them. A prefix that came from
                 a file is kept apart from the one that this model computes of the same segments, so
                 that a wrong file harms only those who use it.
         """
         key = prefix_key(segments)
-        if data is not None:
-            key += hashlib.sha256(data).hexdigest()
+        if saved is not None:
+            key += saved.digest
         with self._lock:
             if key not in self._prefixes:
+                data = None if saved is None else saved.data
                 self._prefixes[key] = KVPrefix(prompts.context_rows(segments), data)
             self._prefixes.move_to_end(key)
             if len(self._prefixes) > KEEP:

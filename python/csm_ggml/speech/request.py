@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from csm_ggml.errors import ContextLengthError
 from csm_ggml.speech.options import Length, Sampling
@@ -79,10 +79,6 @@ class Request:
     def needs_sound(self) -> bool:
         """Whether frames are decoded: for the caller, or for the rule that hears silence."""
         return self.sound or self.settings.stop.silence_frames is not None
-
-    def with_conditioning(self, conditioning: Conditioning) -> Request:
-        """The same request after other segments."""
-        return replace(self, conditioning=conditioning)
 
 
 def check_fits(request: Request, prompts: PromptBuilder, context_length: int) -> None:

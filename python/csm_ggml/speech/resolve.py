@@ -332,14 +332,14 @@ class Resolver:
                 "create one of them with another speaker number"
             )
         segments = tuple(voice.encoded(self.prompts) for voice in voices)
-        data = None
+        saved = None
         for voice in voices:
             if voice.prefix is not None:
                 voice.prefix.check(self._model.label, self._model.fingerprint, voice=voice)
             self._check_codec(voice)
         if len(voices) == 1 and voices[0].prefix is not None:
-            data = voices[0].prefix.data
-        return Conditioning(segments, (), self._prefixes.get(segments, self.prompts, data))
+            saved = voices[0].prefix
+        return Conditioning(segments, (), self._prefixes.get(segments, self.prompts, saved))
 
     def _check_codec(self, voice: Voice) -> None:
         geometry = self._model.geometry
