@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 import soundfile
 from csm_ggml import Audio, Voice, files
 from csm_ggml.audio.audio import save_samples
+from csm_ggml.audio.encoder import Encoder
 from csm_ggml.audio.writer import AudioWriter
 from csm_ggml.cli.codes_file import write_codes
 from csm_ggml.convert import make_random
@@ -248,6 +250,37 @@ def test_a_locked_file_has_one_owner(tmp_path: Path) -> None:
     first.close()
     assert files.open_locked(path) is None
     second.close()
+
+
+@pytest.mark.parametrize("moment", range(4))
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
+def test_an_interruption_of_libsndfile_prints_nothing(
+    tmp_path: Path,
+    extension: str,
+    moment: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C when libsndfile has begun, written or completed, and nobody has heard of it yet."""
+    calls, run = iter(range(4)), Encoder._run
+
+    def interrupted(self: Encoder, work: Callable[[], Any]) -> Any:
+        result = run(self, work)
+        if next(calls) == moment:
+            raise KeyboardInterrupt
+        return result
+
+    printed: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    monkeypatch.setattr(Encoder, "_run", interrupted)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        AudioWriter(tmp_path / f"x.{extension}", 24000) as writer,
+    ):
+        writer.write(TONE)
+        writer.write(TONE)
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert printed == []
 
 
 @pytest.mark.parametrize("seconds", [0, 0.1, 30])

@@ -123,11 +123,15 @@ class Encoder:
 
 
 class _Guarded:
-    """A file whose methods do not raise: the first error is kept, and nothing is written after."""
+    """A file whose methods do not raise: the first error is kept, and nothing is written after.
+
+    Whatever the error: libsndfile may complete its sound after an interruption, when the file is
+    closed and nobody waits for it any more.
+    """
 
     def __init__(self, file: Writable) -> None:
         self._file = file
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.closed = False
 
     def write(self, data: bytes) -> int:
@@ -144,6 +148,6 @@ class _Guarded:
             return 0
         try:
             return work()
-        except OSError as error:
+        except Exception as error:
             self.error = error
         return 0
