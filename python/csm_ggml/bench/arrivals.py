@@ -1,7 +1,8 @@
 """Continuous batching: what joining and leaving at any time costs, against a batch that stays.
 
-Requests of random lengths arrive at random times, somewhat more often than the slots can serve, so
-that somebody waits nearly always. A request takes a slot as soon as one is free, between two
+Requests of random lengths arrive at random times, more often than the slots can serve, so that
+somebody waits nearly always: with 1.2 times as many as can be served, 5 % of the slots stood empty
+because nobody asked, with 1.5 times 1 %. A request takes a slot as soon as one is free, between two
 frames; its prompt is evaluated while the others pause.
 """
 
@@ -19,9 +20,9 @@ from csm_ggml.bench.session import UTTERANCE_SECONDS, Samples, Session
 SHORTEST_SECONDS = 1.0
 LONGEST_SECONDS = 6.0
 # Requests that arrive, as a multiple of those that can be served.
-LOAD = 1.2
+LOAD = 1.5
 # Requests for each slot, besides those that it serves at the beginning.
-TURNS = 2
+TURNS = 3
 
 
 @dataclass(frozen=True)

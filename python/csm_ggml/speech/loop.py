@@ -41,7 +41,7 @@ SHORT_PROMPT = 32
 # With live speech beside it, a piece of a prompt and a step together last this share of a frame.
 LONGEST_TICK = 1.2
 # A piece may in any case last this share of the step.
-LEAST_PIECE = 0.4
+LEAST_PIECE = 0.25
 # How long a job whose caller does not read keeps a slot that another job waits for.
 PARK_SECONDS = 2.0
 # Saved caches of idle conversations that are kept; beyond this they are evaluated again.
@@ -94,7 +94,7 @@ class Loop:
         self._leases: set[Dialogue] = set()
         self._frames: list[Frame] = []
         self._failures: list[tuple[Entry, BaseException]] = []
-        self._piece = float(LEAST_ROWS * 2)
+        self._piece = float(LEAST_ROWS)
         self._turn_of_bulk = 0
 
     # What goes in
