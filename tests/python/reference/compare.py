@@ -19,6 +19,10 @@ LATENTS_TOLERANCE = 1e-4
 # this part of the squared length of what is quantized: float32 sums over a codebook entry and
 # latents equal to 1e-5 leave no more doubt than that.
 NEAREST_DOUBT = 1e-3
+# A greedy code may be another one where its logit is behind by no more than this part of the
+# standard deviation of the logits. With F32 weights sums in another order leave no more doubt than
+# the first; F16 weights flipped codes at gaps of up to 7e-4 in full-size random checkpoints.
+GREEDY_DOUBT = {"f32": 1e-4, "f16": 2e-3}
 
 
 def assert_logits_close(ours: NDArray[np.float32], theirs: Logits, what: str) -> float:
@@ -54,6 +58,28 @@ def assert_codes_equal(ours: NDArray[np.int32], theirs: NDArray[np.int32], what:
             f"{what}: the first difference is in frame {frame}, codebook {codebook}: "
             f"{ours[frame, codebook]}, expected {theirs[frame, codebook]}"
         )
+
+
+def assert_greedy(
+    logits: NDArray[np.float32], codes: NDArray[np.int32], doubt: float, what: str
+) -> int:
+    """Compare logits (frames, codebooks, codes), while codes were forced, with greedy codes.
+
+    Returns:
+        How many codes are not ours, within the doubt.
+    """
+    if logits.shape[:2] != codes.shape:
+        raise AssertionError(f"{what}: shape {logits.shape[:2]}, expected {codes.shape}")
+    theirs = np.take_along_axis(logits, codes[..., np.newaxis], axis=-1)[..., 0]
+    gap = (logits.max(axis=-1) - theirs) / logits.std(axis=-1)
+    if not (gap <= doubt).all():
+        frame, codebook = np.argwhere(~(gap <= doubt))[0]
+        raise AssertionError(
+            f"{what}: frame {frame}, codebook {codebook}: {logits[frame, codebook].argmax()}, "
+            f"expected {codes[frame, codebook]}, whose logit is behind by "
+            f"{gap[frame, codebook]:.1e} of the logits' deviation (allowed {doubt:.0e})"
+        )
+    return int((gap > 0).sum())
 
 
 def assert_samples_close(
