@@ -31,6 +31,9 @@ py::dict config(const Model& model) {
     out["layout"] = model.checkpoint().layout;
     if (model.checkpoint().main->has("general.name"))
         out["general.name"] = to_text(model.checkpoint().main->str("general.name"));
+    // Whoever writes prompts checks them.
+    for (const char* key : {"csm.prompt.text", "csm.prompt.voice"})
+        if (model.checkpoint().main->has(key)) out[key] = to_text(model.checkpoint().main->str(key));
     out["csm.codebooks"] = c.codebooks;
     out["csm.codes"] = c.codes;
     out["csm.audio_vocab_size"] = c.audio_vocab;

@@ -560,7 +560,8 @@ class CSM:
 
         Raises:
             ContextLengthError: If the recording leaves no room for speech.
-            ValueError: If the transcript is empty, or the audio cannot be encoded.
+            ValueError: If the transcript is empty, the audio cannot be encoded, or a prefix is
+                asked for of a model with voice match.
             AudioFileError: The same for a file.
             ModelFormatError: If the model file has no encoder.
         """
@@ -754,7 +755,11 @@ class CSM:
 
     def _with_prefix(self, voice: Voice) -> Voice:
         conditioning = self._resolver.conditioning([voice], None)
-        assert conditioning.prefix is not None
+        if conditioning.prefix is None:
+            raise ValueError(
+                f"{self.model.label} reads a voice and the new words as one segment (voice match), "
+                "so that there is no KV cache of the voice alone to keep; leave out prefix=True"
+            )
         if conditioning.prefix.data is None:
             alone = Conditioning(conditioning.voices, (), conditioning.prefix)
             job = self._submit(Request(turns=(), seed=0, conditioning=alone))

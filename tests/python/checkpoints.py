@@ -145,8 +145,14 @@ def nested_name(name: str) -> str:
     return name.replace("codec_model.upsample", "codec_model.decoder.upsample")
 
 
-def original_language(tensors: Tensors) -> Tensors:
-    """The language models in the names and layouts of the original release."""
+def original_language(tensors: Tensors, of: dict[str, Any] | None = None) -> Tensors:
+    """The language models in the names and layouts of the original release.
+
+    Args:
+        tensors: In transformers' names.
+        of: Their configuration; `CONFIG` if left out.
+    """
+    of = of or CONFIG
     renamed = {
         "embed_text_tokens.weight": "text_embeddings.weight",
         "backbone_model.embed_tokens.embed_audio_tokens.weight": "audio_embeddings.weight",
@@ -174,7 +180,7 @@ def original_language(tensors: Tensors) -> Tensors:
         match = re.fullmatch(r"(backbone|depth_decoder\.)_?model\.(layers\.\d+)\.(.+)", name)
         if match:
             part, layer, rest = match.groups()
-            settings = CONFIG if part == "backbone" else CONFIG["depth_decoder_config"]
+            settings = of if part == "backbone" else of["depth_decoder_config"]
             if "q_proj" in rest or "k_proj" in rest:
                 values = interleave(values, _heads(settings, rest))
             side = "backbone" if part == "backbone" else "decoder"
@@ -184,6 +190,31 @@ def original_language(tensors: Tensors) -> Tensors:
 
 def _heads(settings: dict[str, Any], name: str) -> int:
     return int(settings["num_attention_heads" if "q_proj" in name else "num_key_value_heads"])
+
+
+MLX_BLOCK = {
+    "attn.q_proj.weight": "self_attn.q_proj.weight",
+    "attn.k_proj.weight": "self_attn.k_proj.weight",
+    "attn.v_proj.weight": "self_attn.v_proj.weight",
+    "attn.output_proj.weight": "self_attn.o_proj.weight",
+    "mlp.w1.weight": "mlp.gate_proj.weight",
+    "mlp.w2.weight": "mlp.down_proj.weight",
+    "mlp.w3.weight": "mlp.up_proj.weight",
+    "sa_norm.scale": "input_layernorm.weight",
+    "mlp_norm.scale": "post_attention_layernorm.weight",
+    "norm.scale": "norm.weight",
+}
+
+
+def mlx_language(tensors: Tensors, of: dict[str, Any] | None = None) -> Tensors:
+    """The language models as mlx-audio saves them: its names, rows of q and k as first released."""
+    result = {}
+    for name, values in original_language(tensors, of).items():
+        theirs, block = name, re.fullmatch(r"(?:backbone|decoder)\.(?:layers\.\d+\.)?(.+)", name)
+        if block:
+            theirs = name.removesuffix(block[1]) + MLX_BLOCK[block[1]]
+        result[f"model.{theirs}"] = values
+    return result
 
 
 def mimi(tensors: Tensors) -> Tensors:
@@ -244,14 +275,8 @@ def write_original(folder: Path, tensors: Tensors | None = None) -> Path:
     tensors = weights() if tensors is None else tensors
     save_file(original_language(tensors), folder / "model.safetensors")
     save_file(kyutai_mimi(tensors), folder / "tokenizer-e351c8d8-checkpoint125.safetensors")
-    flavors = {
-        "backbone_flavor": "llama-1B",
-        "decoder_flavor": "llama-100M",
-        "audio_num_codebooks": CODEBOOKS,
-        "audio_vocab_size": AUDIO_VOCAB,
-        "text_vocab_size": TEXT_VOCAB,
-    }
-    (folder / "config.json").write_text(json.dumps(flavors))
+    sizes = {key: value for key, value in CONFIG.items() if key != "codec_config"}
+    (folder / "config.json").write_text(json.dumps(sizes))
     write_tokenizer(folder / "tokenizer.json")
     return folder
 

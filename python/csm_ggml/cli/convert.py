@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from csm_ggml.cli.common import Subparsers, check_output, local_paths
+from csm_ggml.cli.parser import checked
 from csm_ggml.cli.weights import add_type_arguments, tell_report
 
 
@@ -37,7 +38,22 @@ def add_parser(commands: Subparsers[Any]) -> None:
     parser.add_argument(
         "--name", metavar="NAME", help="the model's name for people (default: the source's)"
     )
+    parser.add_argument(
+        "--family",
+        type=checked(_family),
+        metavar="NAME",
+        help="csm-1b, miso-tts or marvis-250m: whose head widths, RoPE and prompts a checkpoint "
+        "has that does not tell them and has other sizes",
+    )
     parser.set_defaults(run=run)
+
+
+def _family(name: str) -> str:
+    from csm_ggml.convert import FAMILIES
+
+    if name not in FAMILIES:
+        raise ValueError(f"there is no family {name!r}, expected one of {', '.join(FAMILIES)}")
+    return name
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,5 +72,6 @@ def run(args: argparse.Namespace) -> None:
         depth_type=args.depth_type,
         codec_type=args.codec_type,
         name=args.name,
+        family=args.family,
     )
     tell_report(report)

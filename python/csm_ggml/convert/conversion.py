@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.text.prompt_format import PromptFormat
 
 from .checkpoint import Checkpoint
 from .config import from_metadata, to_metadata
@@ -30,6 +31,7 @@ def convert(
     depth_type: str | None = None,
     codec_type: str = "f32",
     name: str | None = None,
+    family: str | None = None,
     progress: bool = True,
 ) -> Report:
     """Convert a CSM checkpoint into one GGUF file that the engine loads.
@@ -50,13 +52,16 @@ def convert(
         depth_type: ggml type of the depth decoder if it shall differ from `type`.
         codec_type: `f32` or `f16`, of the codec's matrices and convolutions.
         name: the model's name for people; without it the name of the source.
+        family: `csm-1b`, `miso-tts` or `marvis-250m`: the model whose head widths, RoPE and prompts
+            a checkpoint has that does not tell them and has other sizes.
         progress: show a bar while writing, if stderr is a terminal.
 
     Returns:
         What was written, with notes on assumptions and on formats that did not fit.
 
     Raises:
-        ValueError: a type or preset is unknown, both are given, or the output is one of the inputs.
+        ValueError: a type, preset or family is unknown, type and preset are given, or the output is
+            one of the inputs.
         FileNotFoundError: a path does not exist.
         ModelFormatError: the source is of no known kind, damaged, incomplete, or has features the
             engine lacks.
@@ -65,7 +70,7 @@ def convert(
     if preset is None and type is None:
         type = "f16"
     policy = choose_policy(preset, type, depth_type, codec_type)
-    origin = open_origin(source, mimi, tokenizer)
+    origin = open_origin(source, mimi, tokenizer, family)
     if name is None and isinstance(source, str | Path):
         whole = Path(source).resolve()
         name = whole.name if whole.is_dir() else whole.stem
@@ -114,7 +119,8 @@ def quantize_file(
         for spec in expected(config, encoder=encoder)
     ]
     tensors.finish([])
-    origin = Origin(config, vocabulary, items, [file.path], [])
+    prompt = PromptFormat.from_metadata(file.metadata, where)
+    origin = Origin(config, vocabulary, prompt, items, [file.path], [])
     return _write(origin, Path(output), policy, config.name, progress)
 
 
@@ -123,7 +129,7 @@ def _write(
 ) -> Report:
     planned, notes = plan(origin.items, policy)
     named = replace(origin.config, name=name)
-    metadata = to_metadata(named) | origin.vocabulary.to_metadata()
+    metadata = to_metadata(named) | origin.prompt.to_metadata() | origin.vocabulary.to_metadata()
     return write(
         output,
         metadata,

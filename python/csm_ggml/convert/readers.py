@@ -8,25 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.text.prompt_format import PromptFormat
 
-from . import codec_names, language_names
+from . import codec_names, families, language_names
 from .checkpoint import Checkpoint
 from .codec import Codec, derive_config, open_codec
 from .config import GenerationConfig, MimiConfig, ModelConfig, TransformerConfig, check
 from .layout import Spec, expected
-from .rope import Llama3Scaling, Rope
+from .prompts import find_prompt
+from .rope import Rope
 from .sources import Kind, PathLike, SourceFile, candidates, merge, open_file, trio_siblings
 from .tensors import Rows, Stored, constant
 from .tokenizer import Vocabulary, read_metadata, read_tokenizer_json
 from .transformers_config import read_generation, read_json, read_mimi, read_model
 
-CSM_ROPE = Rope(500_000.0, Llama3Scaling())
-"""The rotary embedding of both models of csm-1b, for files that do not tell."""
-
-CSM_HEAD_DIMS = {"backbone": 64, "depth": 128}
-"""Head widths of csm-1b, for files that do not tell."""
-
-CSM_CONTEXT = 2048
+MLX_MODEL_TYPES = ("sesame", "marvis")
+"""What MLX may call a CSM model in its config.json."""
 
 
 @dataclass
@@ -36,6 +33,7 @@ class Origin:
     Attributes:
         config: hyper-parameters.
         vocabulary: the tokenizer.
+        prompt: how the model was trained to be asked.
         items: our tensors in the order of the file, with where their values come from.
         inputs: the files read.
         notes: what a user should know, one sentence each.
@@ -43,13 +41,17 @@ class Origin:
 
     config: ModelConfig
     vocabulary: Vocabulary
+    prompt: PromptFormat
     items: list[tuple[Spec, Rows]]
     inputs: list[Path]
     notes: list[str]
 
 
 def open_origin(
-    source: PathLike | Sequence[PathLike], mimi: PathLike | None, tokenizer: PathLike | None
+    source: PathLike | Sequence[PathLike],
+    mimi: PathLike | None,
+    tokenizer: PathLike | None,
+    family: str | None = None,
 ) -> Origin:
     """Find, recognize and check a checkpoint.
 
@@ -57,12 +59,16 @@ def open_origin(
         source: file, folder, or several of them.
         mimi: the codec's file or folder, if it is not with the source.
         tokenizer: `tokenizer.json` or its folder, if it is not with the source.
+        family: the known model whose heads, RoPE and prompts the checkpoint has, where it does not
+            tell them and has other sizes.
 
     Raises:
+        ValueError: there is no such family.
         FileNotFoundError: a path does not exist.
         ModelFormatError: the checkpoint is of no known kind, incomplete, or has features that the
             engine lacks.
     """
+    chosen = None if family is None else families.by_name(family)
     files = [open_file(path) for path in candidates(source)]
     if [f.kind for f in files] == [Kind.LLAMA_BACKBONE]:
         files += [open_file(path) for path in trio_siblings(files[0].path)]
@@ -77,11 +83,12 @@ def open_origin(
     if Kind.TRANSFORMERS in kinds or Kind.ORIGINAL in kinds:
         kind = Kind.TRANSFORMERS if Kind.TRANSFORMERS in kinds else Kind.ORIGINAL
         language = [f for f in files if f.kind is kind]
-        reader = _Reader(label, language, codec_files, mimi is not None, tokenizer)
+        reader = _Reader(label, language, codec_files, mimi is not None, tokenizer, chosen)
         return reader.transformers() if kind is Kind.TRANSFORMERS else reader.original()
     if Kind.LLAMA_BACKBONE in kinds or Kind.LLAMA_DEPTH in kinds:
         language = [f for f in files if f.kind in (Kind.LLAMA_BACKBONE, Kind.LLAMA_DEPTH)]
-        return _Reader(label, language, codec_files, mimi is not None, tokenizer).llama_csm()
+        reader = _Reader(label, language, codec_files, mimi is not None, tokenizer, chosen)
+        return reader.llama_csm()
     raise _unrecognized(label, source, files)
 
 
@@ -122,7 +129,9 @@ class _Reader:
         codec_files: list[SourceFile],
         codec_given: bool,
         tokenizer: PathLike | None,
+        family: families.Family | None,
     ):
+        self.family = family
         self.label, self.language, self.codec_files = label, language, codec_files
         self.codec_given, self.tokenizer = codec_given, tokenizer
         self.folder = language[0].path.parent
@@ -139,25 +148,61 @@ class _Reader:
         codec, mimi = self._codec(settings, path)
         generation = read_generation(self.folder / "generation_config.json")
         config, ropes = read_model(settings, str(path), mimi, generation)
-        return self._origin(config, ropes, language, language_names.from_transformers, codec)
+        build = language_names.from_transformers
+        return self._origin(config, ropes, language, build, codec, settings)
 
     def original(self) -> Origin:
         language = Checkpoint(self.label, merge(self.language))
         path = self.folder / "config.json"
         settings = read_json(path) if path.is_file() else {}
+        if settings.get("model_type") in MLX_MODEL_TYPES:
+            settings["model_type"] = "csm"
         codec, mimi = self._codec(settings, path)
         generation = read_generation(self.folder / "generation_config.json")
         if settings.get("num_hidden_layers"):
             config, ropes = read_model(settings, str(path), mimi, generation)
         else:
-            config = _from_shapes(language, mimi, generation)
-            check(config, self.label)
-            ropes = dict.fromkeys(("backbone", "depth"), CSM_ROPE)
-            self.notes.append(
-                "no config.json with layer sizes: heads of 64 (backbone) and 128 (depth decoder) "
-                "values, RoPE and context length of csm-1b assumed"
+            config, ropes = self._from_shapes(language, settings, mimi, generation)
+        return self._origin(config, ropes, language, language_names.from_original, codec, settings)
+
+    def _from_shapes(
+        self,
+        source: Checkpoint,
+        settings: Mapping[str, Any],
+        mimi: MimiConfig,
+        generation: GenerationConfig,
+    ) -> tuple[ModelConfig, dict[str, Rope]]:
+        """Hyper-parameters of an original checkpoint whose sizes nobody tells but its tensors."""
+        widths = {
+            part: _widths(source, prefix)
+            for part, prefix in (("backbone", "backbone."), ("depth", "decoder."))
+        }
+        family = self.family or families.by_widths(widths, settings, self.label)
+        if family.rope is None:
+            raise ModelFormatError(
+                f"{self.label}: {family.name}'s RoPE is told by its config.json alone, which is "
+                "missing or has no layer sizes; put it next to the weights"
             )
-        return self._origin(config, ropes, language, language_names.from_original, codec)
+        sizes = {
+            part: families.sizes_like(family, part, found, self.label)
+            for part, found in widths.items()
+        }
+        pages, _, codes = source.shape("audio_head", 3)
+        config = ModelConfig(
+            codebooks=pages + 1,
+            audio_vocab_size=codes,
+            text_vocab_size=source.shape("text_embeddings.weight", 2)[0],
+            context_length=families.CONTEXT,
+            backbone=sizes["backbone"],
+            depth=sizes["depth"],
+            mimi=mimi,
+            generation=generation,
+        )
+        check(config, self.label)
+        self.notes.append(
+            f"no config.json with layer sizes: heads, RoPE and context length are {family.name}'s"
+        )
+        return config, dict.fromkeys(("backbone", "depth"), family.rope)
 
     def llama_csm(self) -> Origin:
         parts: dict[str, SourceFile] = {}
@@ -180,7 +225,7 @@ class _Reader:
         backbone = parts[language_names.LLAMA_BACKBONE]
         config = _from_llama_keys(language, backbone, parts[language_names.LLAMA_DEPTH], mimi)
         ropes = {
-            part: Rope(getattr(config, part).freq_base, CSM_ROPE.scaling)
+            part: Rope(getattr(config, part).freq_base, families.LLAMA3_ROPE.scaling)
             for part in ("backbone", "depth")
         }
         self.notes.append("the files carry no RoPE scaling: csm-1b's is written")
@@ -188,7 +233,7 @@ class _Reader:
         if self.tokenizer is None:
             vocabulary = read_metadata(backbone.metadata, str(backbone.path))
         build = language_names.from_llama_csm
-        return self._origin(config, ropes, language, build, codec, vocabulary)
+        return self._origin(config, ropes, language, build, codec, {}, vocabulary)
 
     def _codec(self, settings: Mapping[str, Any], path: Path) -> tuple[Codec, MimiConfig]:
         """The codec's tensors and hyper-parameters; `settings` is the language model's config."""
@@ -220,16 +265,22 @@ class _Reader:
         )
         return codec, derive_config(codec)
 
-    def _vocabulary(self) -> Vocabulary:
-        path = self.folder if self.tokenizer is None else Path(self.tokenizer)
-        if path.is_dir():
-            path = path / "tokenizer.json"
+    def _vocabulary(self, family: families.Family | None) -> Vocabulary:
+        path = self._tokenizer_folder() / "tokenizer.json"
+        if self.tokenizer is not None and not Path(self.tokenizer).is_dir():
+            path = Path(self.tokenizer)
         if not path.is_file():
             raise ModelFormatError(
                 f"{path}: missing; pass tokenizer= (--tokenizer), the tokenizer.json of "
                 "sesame/csm-1b or of meta-llama/Llama-3.2-1B"
             )
-        return read_tokenizer_json(path)
+        return read_tokenizer_json(path, None if family is None else family.marks)
+
+    def _tokenizer_folder(self) -> Path:
+        if self.tokenizer is None:
+            return self.folder
+        path = Path(self.tokenizer)
+        return path if path.is_dir() else path.parent
 
     def _origin(
         self,
@@ -238,9 +289,12 @@ class _Reader:
         language: Checkpoint,
         build: language_names.Builder,
         codec: Codec,
+        settings: Mapping[str, Any],
         vocabulary: Vocabulary | None = None,
     ) -> Origin:
-        vocabulary = vocabulary or self._vocabulary()
+        family = self.family or families.by_config(config)
+        vocabulary = vocabulary or self._vocabulary(family)
+        prompt = find_prompt(settings, self._tokenizer_folder(), vocabulary, family)
         vocabulary.check_size(config.text_vocab_size, self.label)
         if not codec.has_encoder:
             self.notes.append("the codec has no encoder: the file can speak, not encode audio")
@@ -260,48 +314,21 @@ class _Reader:
         language.finish([*language_names.IGNORABLE, *language_names.LLAMA_IGNORABLE])
         self.notes += codec.finish(config)
         inputs = [f.path for f in (*self.language, *self.codec_files)]
-        return Origin(config, vocabulary, items, inputs, self.notes)
+        return Origin(config, vocabulary, prompt, items, inputs, self.notes)
 
 
-def _from_shapes(source: Checkpoint, mimi: MimiConfig, generation: GenerationConfig) -> ModelConfig:
-    """Hyper-parameters of an original checkpoint from its tensors."""
-
-    def transformer(prefix: str, head_dim: int) -> TransformerConfig:
-        query = source.shape(prefix + "layers.0.attn.q_proj.weight", 2)
-        key = source.shape(prefix + "layers.0.attn.k_proj.weight", 2)
-        count = 0
-        while f"{prefix}layers.{count}.attn.q_proj.weight" in source:
-            count += 1
-        return TransformerConfig(
-            block_count=count,
-            embedding_length=query[1],
-            feed_forward_length=source.shape(prefix + "layers.0.mlp.w1.weight", 2)[0],
-            head_count=_heads(source, prefix, query[0], head_dim),
-            head_count_kv=_heads(source, prefix, key[0], head_dim),
-            head_dim=head_dim,
-            freq_base=CSM_ROPE.freq_base,
-        )
-
-    pages, _, codes = source.shape("audio_head", 3)
-    return ModelConfig(
-        codebooks=pages + 1,
-        audio_vocab_size=codes,
-        text_vocab_size=source.shape("text_embeddings.weight", 2)[0],
-        context_length=CSM_CONTEXT,
-        backbone=transformer("backbone.", CSM_HEAD_DIMS["backbone"]),
-        depth=transformer("decoder.", CSM_HEAD_DIMS["depth"]),
-        mimi=mimi,
-        generation=generation,
+def _widths(source: Checkpoint, prefix: str) -> families.Widths:
+    query = source.shape(prefix + "layers.0.attn.q_proj.weight", 2)
+    count = 0
+    while f"{prefix}layers.{count}.attn.q_proj.weight" in source:
+        count += 1
+    return families.Widths(
+        layers=count,
+        width=query[1],
+        query=query[0],
+        key=source.shape(prefix + "layers.0.attn.k_proj.weight", 2)[0],
+        hidden=source.shape(prefix + "layers.0.mlp.w1.weight", 2)[0],
     )
-
-
-def _heads(source: Checkpoint, prefix: str, rows: int, head_dim: int) -> int:
-    if rows % head_dim:
-        raise ModelFormatError(
-            f"{source.label}: {prefix}layers.0.attn projects to {rows} values, expected a multiple "
-            f"of csm-1b's head width {head_dim}; put the model's config.json next to its weights"
-        )
-    return rows // head_dim
 
 
 def _from_llama_keys(

@@ -11,6 +11,7 @@ from typing import Any
 from csm_ggml._core import ModelFormatError
 
 from .gguf_file import read_gguf
+from .names import plain_names
 from .safetensors_file import read_safetensors
 from .tensors import Stored
 
@@ -81,7 +82,7 @@ def open_file(path: Path) -> SourceFile:
     if magic == b"GGUF":
         metadata, tensors = read_gguf(path)
         return SourceFile(path, _gguf_kind(metadata, tensors), tensors, metadata)
-    tensors = read_safetensors(path)
+    tensors = plain_names(read_safetensors(path), path)
     for kind, prefixes in _SAFETENSORS_PREFIXES:
         if any(name.startswith(prefixes) for name in tensors):
             return SourceFile(path, kind, tensors)

@@ -81,8 +81,13 @@ class Vocabulary:
             )
 
 
-def read_tokenizer_json(path: Path) -> Vocabulary:
+def read_tokenizer_json(path: Path, marks: tuple[str, str] | None = None) -> Vocabulary:
     """Read a `tokenizer.json` of the tokenizers library.
+
+    Args:
+        path: the file.
+        marks: texts of the tokens around a segment, where the model is known. What the file itself
+            sets around a text comes first.
 
     Raises:
         ModelFormatError: the file is damaged, or not a byte-level BPE cut in a known way.
@@ -121,8 +126,10 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
         tokens[index], token_types[index] = text, CONTROL
     settings = path.with_name("tokenizer_config.json")
     names = read_json(settings) if settings.is_file() else {}
-    bos = _find(ids, BOS_TEXT, names.get("bos_token"), "bos_token", path)
-    eos = _find(ids, EOS_TEXT, names.get("eos_token"), "eos_token", path)
+    template = _template(content.get("post_processor"))
+    before, after = template or marks or (None, None)
+    bos = _find(ids, (before, BOS_TEXT), names.get("bos_token"), "bos_token", path)
+    eos = _find(ids, (after, EOS_TEXT), names.get("eos_token"), "eos_token", path)
     return Vocabulary(tokens, pairs, token_types, bos, eos, pre)
 
 
@@ -187,14 +194,34 @@ def _step(step: Mapping[str, Any]) -> str:
     return shown(dict(step))
 
 
-def _find(ids: Mapping[str, int], usual: str, named: object, key: str, path: Path) -> int:
+def _template(post_processor: object) -> tuple[str, str] | None:
+    """The tokens that the tokenizer itself sets before and after a text, if it does both."""
+    steps = [post_processor]
+    if isinstance(post_processor, Mapping):
+        steps += post_processor.get("processors") or []
+    for step in steps:
+        if not isinstance(step, Mapping) or step.get("type") != "TemplateProcessing":
+            continue
+        try:
+            before, text, after = step["single"]
+            if "Sequence" in text:
+                return str(before["SpecialToken"]["id"]), str(after["SpecialToken"]["id"])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return None
+
+
+def _find(
+    ids: Mapping[str, int], usual: tuple[str | None, str], named: object, key: str, path: Path
+) -> int:
     if isinstance(named, Mapping):
         named = named.get("content")
-    for text in (usual, named):
+    for text in (*usual, named):
         if isinstance(text, str) and text in ids:
             return ids[text]
     raise ModelFormatError(
-        f"{path}: no token {usual!r}; name the {key} in tokenizer_config.json next to it"
+        f"{path}: no token {usual[0] or usual[1]!r}; name the {key} in tokenizer_config.json next "
+        "to it"
     )
 
 

@@ -16,6 +16,7 @@ from csm_ggml.loading.codec import Codec
 from csm_ggml.loading.fingerprint import fingerprint
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.log import logger
+from csm_ggml.text.prompt_format import PromptFormat
 from csm_ggml.text.tokenizer import TextTokenizer
 
 
@@ -28,6 +29,7 @@ class Model:
         files: What it was loaded from.
         config: Hyper-parameters under the names of docs/GGUF.md.
         geometry: Sizes that speech is measured in.
+        prompt: How it was trained to be asked.
         codec: Mimi alone.
         fingerprint: 32 hexadecimal digits that tell this model, in this number format, from all
             others; of the hyper-parameters and parts of the files.
@@ -37,7 +39,8 @@ class Model:
         """Wrap a loaded core model.
 
         Raises:
-            ModelFormatError: If its tokenizer cannot be run.
+            ModelFormatError: If its tokenizer cannot be run, or prompts as it wants them cannot be
+                written.
         """
         self.core = core
         self.name = name
@@ -50,7 +53,9 @@ class Model:
             context_length=int(self.config["csm.context_length"]),
         )
         self.fingerprint = fingerprint(self.config, self.files)
-        self._tokenizer = TextTokenizer(core.tokenizer) if core.tokenizer else None
+        self.prompt = PromptFormat.from_metadata(self.config, name)
+        described = core.tokenizer
+        self._tokenizer = TextTokenizer(described, self.prompt) if described else None
         self.codec = Codec(core)
 
     @classmethod

@@ -87,7 +87,13 @@ class Dialogue:
         self.parked: bytes | None = None
         self._prompts = prompts
         self._prefix = conditioning.prefix
-        self._fixed = prompts.context_rows(conditioning.context)
+        self._context = conditioning.context
+        # Those that are no prefix: with voice match, each turn begins with its speaker's.
+        self._voices = () if conditioning.prefix else conditioning.voices
+        self._before: tuple[EncodedSegment, ...] = self._voices
+        self._fixed = prompts.context_rows((*self._before, *self._context))
+        # Whether the turn that was begun is one segment with a voice.
+        self._matched = False
         # Rows in the cache after the fixed part, and after each segment, each without the row that
         # ends its audio; empty as long as the fixed part is not in the cache.
         self._marks: list[int] = []
@@ -143,7 +149,7 @@ class Dialogue:
             turn: Who speaks next, and what.
             length: Frames that the turn may become.
         """
-        text = self._prompts.text_rows(turn)
+        text = self._open(engine, turn)
         wanted = len(text) + min(length, engine.context // ROOM_PER_TURN)
         if self._rows() + wanted > engine.context:
             self._forget(engine, wanted)
@@ -164,6 +170,17 @@ class Dialogue:
         self._ended = False
         return Prompt([*parts, _Part(concatenate([*rows, text]))])
 
+    def _open(self, engine: Engine, turn: Turn) -> Rows:
+        """The turn's own rows; the fixed part becomes that of its speaker."""
+        before, rows = self._prompts.opening(self._voices, turn)
+        self._matched = len(before) < len(self._voices)
+        if before != self._before:
+            self._before = before
+            self._fixed = self._prompts.context_rows((*before, *self._context))
+            if self._marks:
+                self.empty(engine)
+        return rows
+
     def prefix_alone(self, engine: Engine) -> Prompt:
         """What has to be evaluated so that the KV prefix is known, and nothing else."""
         return Prompt(self._enter(engine)[0])
@@ -182,6 +199,10 @@ class Dialogue:
             eos: Whether the model ended the turn itself.
         """
         self.segments.append(EncodedSegment(turn, codes))
+        if self._matched:
+            # The next turn hears this one as a segment of its own.
+            self.cancel(engine)
+            return
         self._marks.append(engine.position(self._slot) - (1 if eos else 0))
         self._ended = eos
 

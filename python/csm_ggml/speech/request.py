@@ -22,7 +22,8 @@ class Conditioning:
     Attributes:
         voices: The segments of the voices.
         context: The segments that follow them.
-        prefix: The rows of the voices; None without voices.
+        prefix: The rows of the voices; None without voices, and where each turn begins with them
+            anew (voice match).
     """
 
     voices: tuple[EncodedSegment, ...] = ()
@@ -89,9 +90,11 @@ def check_fits(request: Request, prompts: PromptBuilder, context_length: int) ->
     Raises:
         ContextLengthError: If one does not fit.
     """
-    before = sum(map(prompts.segment_rows, request.conditioning.segments))
+    conditioning = request.conditioning
     for number, turn in enumerate(request.turns, start=1):
-        text_rows = len(prompts.text_rows(turn))
+        voices, own = prompts.opening(conditioning.voices, turn)
+        before = sum(map(prompts.segment_rows, (*voices, *conditioning.context)))
+        text_rows = len(own)
         needed = before + text_rows + 1
         if needed > context_length:
             which = (

@@ -22,7 +22,7 @@ from csm_ggml.speech.options import (
     resolve_sampling,
     resolve_seed,
 )
-from csm_ggml.speech.prefix import PrefixCache
+from csm_ggml.speech.prefix import KVPrefix, PrefixCache
 from csm_ggml.speech.request import Conditioning, Request, Settings, check_fits
 from csm_ggml.speech.stop import resolve_stop_rules
 from csm_ggml.text.lexicon import Lexicon, LexiconLike, as_lexicon
@@ -30,7 +30,7 @@ from csm_ggml.text.reading import Text, read_text
 from csm_ggml.text.turns import Turn, check_speaker
 from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 from csm_ggml.voices.segment import Segment
-from csm_ggml.voices.voice import Voice
+from csm_ggml.voices.voice import Voice, VoicePrefix
 
 OPTIONS = frozenset(GenerateOptions.__annotations__)
 
@@ -102,6 +102,7 @@ class Resolver:
             model.tokenizer,
             codebooks=model.geometry.codebooks,
             audio_vocab_size=int(model.config["csm.audio_vocab_size"]),
+            voice_match=model.prompt.voice_match,
         )
         self._model = model
         self._prefixes = PrefixCache()
@@ -293,7 +294,7 @@ class Resolver:
         Raises:
             ContextLengthError: If it does not fit.
         """
-        prefix = self._prefixes.get(fixed, self.prompts) if fixed else None
+        prefix = self._prefix(fixed) if fixed else None
         return self.checked(replace(request, conditioning=Conditioning(fixed, more, prefix)))
 
     def new_voice(self, segment: Segment) -> Voice:
@@ -339,7 +340,15 @@ class Resolver:
             self._check_codec(voice)
         if len(voices) == 1 and voices[0].prefix is not None:
             saved = voices[0].prefix
-        return Conditioning(segments, (), self._prefixes.get(segments, self.prompts, saved))
+        return Conditioning(segments, (), self._prefix(segments, saved))
+
+    def _prefix(
+        self, segments: Sequence[EncodedSegment], saved: VoicePrefix | None = None
+    ) -> KVPrefix | None:
+        """What prompts with these segments begin with; None where that depends on the turn."""
+        if self.prompts.voice_match:
+            return None
+        return self._prefixes.get(segments, self.prompts, saved)
 
     def _check_codec(self, voice: Voice) -> None:
         geometry = self._model.geometry

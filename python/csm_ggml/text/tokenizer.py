@@ -14,6 +14,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from csm_ggml.errors import ModelFormatError
 from csm_ggml.text.pretokenizer import LLAMA3_PATTERN
+from csm_ggml.text.prompt_format import PromptFormat
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -46,12 +47,13 @@ class TextTokenizer:
         eos: Id set after every segment's text.
     """
 
-    def __init__(self, description: Mapping[str, Any]) -> None:
+    def __init__(self, description: Mapping[str, Any], prompt: PromptFormat | None = None) -> None:
         """Build the tokenizer.
 
         Args:
             description: `Model.tokenizer` of the compiled core: tokens and merges as lists of
                 bytes, token_type, bos, eos, pre.
+            prompt: How a turn is written; as CSM does if left out.
 
         Raises:
             ModelFormatError: If the file has no tokenizer, or one that this package cannot run.
@@ -71,6 +73,7 @@ class TextTokenizer:
         patterns, ignore_merges = _PRE_TOKENIZERS[pre]
         self.bos: int = description["bos"]
         self.eos: int = description["eos"]
+        self._prompt = prompt or PromptFormat()
         self._tokenizer = Tokenizer(_bpe(description, ignore_merges))
         # ByteLevel maps bytes to the printable alphabet of the vocabulary; cutting is the regex's
         # job.
@@ -92,13 +95,13 @@ class TextTokenizer:
         return ids
 
     def encode_turn(self, speaker: int, text: str) -> list[int]:
-        """Ids of one segment's text rows: BOS, `[speaker]text`, EOS.
+        """Ids of one segment's text rows: BOS, `[speaker]text` or as the file says, EOS.
 
         Typographic quotes, apostrophes, dashes and dots that the vocabulary has no token for become
         those of a typewriter.
         """
         text = text.translate(self._folds)
-        return [self.bos, *self.encode(f"[{speaker}]{text}"), self.eos]
+        return [self.bos, *self.encode(self._prompt.write(speaker, text)), self.eos]
 
 
 def _bpe(description: Mapping[str, Any], ignore_merges: bool) -> models.BPE:

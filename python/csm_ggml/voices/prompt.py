@@ -3,12 +3,16 @@
 A segment is `BOS [speaker]text EOS`, then its audio, one row a frame, then a row of all-zero codes
 that ends the audio. The text to be spoken comes last and has no audio: the first frame is
 predicted at its EOS. A row holds either a text id or the codes of one frame, never both.
+
+A checkpoint with voice match writes the voice of whoever speaks next otherwise: one segment whose
+text is that of the voice and the new one, then the voice's audio without the row that ends it; the
+first frame is predicted at its last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,16 +58,29 @@ class EncodedSegment:
 
 
 class PromptBuilder:
-    """Builds rows for one checkpoint."""
+    """Builds rows for one checkpoint.
 
-    def __init__(self, tokenizer: TextTokenizer, *, codebooks: int, audio_vocab_size: int) -> None:
+    Attributes:
+        voice_match: Whether a turn is one segment with the voice of its speaker.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        *,
+        codebooks: int,
+        audio_vocab_size: int,
+        voice_match: bool = False,
+    ) -> None:
         """Take what the rows depend on.
 
         Args:
             tokenizer: The checkpoint's tokenizer.
             codebooks: Codes in a frame.
             audio_vocab_size: Codes of one codebook that the model has embeddings for.
+            voice_match: As the attribute.
         """
+        self.voice_match = voice_match
         self._tokenizer = tokenizer
         self._codebooks = codebooks
         self._audio_vocab_size = audio_vocab_size
@@ -95,6 +112,25 @@ class PromptBuilder:
     def segment_rows(self, segment: EncodedSegment) -> int:
         """Number of rows of one segment, the end of its audio included."""
         return len(self.text_rows(segment.turn)) + len(segment.codes) + 1
+
+    def opening(
+        self, voices: Sequence[EncodedSegment], turn: Turn
+    ) -> tuple[tuple[EncodedSegment, ...], Rows]:
+        """How a turn begins.
+
+        Args:
+            voices: Of all speakers.
+            turn: What is to be said.
+
+        Returns:
+            The voices that are segments before it, and the turn's own rows.
+        """
+        voice = next((v for v in voices if v.turn.speaker == turn.speaker), None)
+        if not self.voice_match or voice is None:
+            return tuple(voices), self.text_rows(turn)
+        whole = replace(turn, text=f"{voice.turn.text} {turn.text}")
+        rows = concatenate([self.text_rows(whole), self.audio_rows(voice.codes)])
+        return tuple(v for v in voices if v is not voice), rows
 
     def prompt(self, context: Iterable[EncodedSegment], turn: Turn) -> Rows:
         """All rows of an utterance to generate, after the segments that went before."""

@@ -1,0 +1,62 @@
+"""Tensor names as training leaves them, to the names of the release they were trained from.
+
+PyTorch's wrappers put words before or into a name. MLX has the names of transformers' blocks inside
+the original release's models, with the original order of rows in q and k.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from csm_ggml._core import ModelFormatError
+
+from .tensors import Stored
+
+_WRAPPERS = ("module.", "model.", "_forward_module.")
+_COMPILED = "_orig_mod."
+
+_MLX_BLOCK = {
+    "self_attn.q_proj.weight": "attn.q_proj.weight",
+    "self_attn.k_proj.weight": "attn.k_proj.weight",
+    "self_attn.v_proj.weight": "attn.v_proj.weight",
+    "self_attn.o_proj.weight": "attn.output_proj.weight",
+    "mlp.gate_proj.weight": "mlp.w1.weight",
+    "mlp.up_proj.weight": "mlp.w3.weight",
+    "mlp.down_proj.weight": "mlp.w2.weight",
+    "input_layernorm.weight": "sa_norm.scale",
+    "post_attention_layernorm.weight": "mlp_norm.scale",
+}
+_MLX_LAYER = re.compile(r"((?:backbone|decoder)\.layers\.\d+)\.(.+)")
+_MLX_NORM = re.compile(r"(backbone|decoder)\.norm\.weight")
+
+
+def plain_name(name: str) -> str:
+    """The name without wrappers, MLX's ones as in the original release."""
+    name = name.replace(_COMPILED, "")
+    while name.startswith(_WRAPPERS):
+        name = name.split(".", 1)[1]
+    if layer := _MLX_LAYER.fullmatch(name):
+        return f"{layer[1]}.{_MLX_BLOCK.get(layer[2], layer[2])}"
+    if norm := _MLX_NORM.fullmatch(name):
+        return f"{norm[1]}.norm.scale"
+    return name
+
+
+def plain_names(tensors: Mapping[str, Stored], path: Path) -> dict[str, Stored]:
+    """Tensors under their plain names.
+
+    Raises:
+        ModelFormatError: two of them then have the same name.
+    """
+    renamed: dict[str, Stored] = {}
+    for name, stored in tensors.items():
+        plain = plain_name(name)
+        if plain in renamed:
+            raise ModelFormatError(
+                f"{path}: tensors {renamed[plain].name!r} and {name!r} are both {plain!r}: "
+                "expected one of them"
+            )
+        renamed[plain] = stored
+    return renamed
