@@ -66,6 +66,10 @@ py::object encode(EncoderStream& stream, const Array<float>& samples, bool final
 }  // namespace
 
 void register_codec(py::module_& m) {
+    constexpr const char* kSplits =
+        "Parts that the device's scheduler cut the last piece into: 1 where the device ran all of it, 0 "
+        "where "
+        "none ran yet.";
     py::class_<DecoderStream>(m, "MimiDecoder",
                               "Streams of codes to samples; carries the codec's state from call to call.")
         .def(py::init([](std::shared_ptr<Model> model, int streams) {
@@ -112,7 +116,9 @@ void register_codec(py::module_& m) {
             py::arg("stream"), py::arg("data"),
             "Go on with a saved stream in the place of this one. Raises ValueError if the data is damaged or "
             "foreign.")
-        .def_property_readonly("streams", [](const DecoderStream& stream) { return stream.codec.streams(); });
+        .def_property_readonly("streams", [](const DecoderStream& stream) { return stream.codec.streams(); })
+        .def_property_readonly(
+            "splits", [](const DecoderStream& stream) { return stream.codec.splits(); }, kSplits);
     py::class_<EncoderStream>(m, "MimiEncoder", "A stream of samples to codes.")
         .def(py::init([](std::shared_ptr<Model> model) {
                  return std::make_unique<EncoderStream>(std::move(model));
@@ -122,7 +128,9 @@ void register_codec(py::module_& m) {
              py::arg("return_latents") = false,
              "(n,) samples to (ceil(n / frame_size), codebooks) codes; with return_latents also the (frames, "
              "hidden) latents.")
-        .def("reset", [](EncoderStream& stream) { stream.codec.reset(); });
+        .def("reset", [](EncoderStream& stream) { stream.codec.reset(); })
+        .def_property_readonly(
+            "splits", [](const EncoderStream& stream) { return stream.codec.splits(); }, kSplits);
 }
 
 }  // namespace csm

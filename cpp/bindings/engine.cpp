@@ -143,6 +143,17 @@ void register_engine(py::module_& m) {
                  out["frames"] = t.frames;
                  return out;
              })
+        .def_property_readonly(
+            "splits",
+            [](const Engine& engine) {
+                py::dict out;
+                out["prefill"] = engine.splits().prefill;
+                out["step"] = engine.splits().step;
+                return out;
+            },
+            "Parts that the device's scheduler cut the last prefill and the last step into: 1 where the "
+            "device "
+            "ran all of it, 0 where none ran yet.")
         .def_property_readonly("slots", &Engine::slots)
         .def_property_readonly("context", &Engine::context)
         .def_property_readonly("kv_bytes", &Engine::kv_bytes);

@@ -24,6 +24,7 @@ void upload_all(ggml_tensor* tensor, const std::vector<T>& values) {
 FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, const CsmWeights& weights,
                        const KvCache& cache, Shape shape)
     : shape_(shape),
+      n_codes_(config.codes),
       pool_(device, 32 + KvCache::tensors(config.depth)),
       graph_(device, max_nodes(config)),
       sampler_(pool_, *device, config.codes, config.codebooks, shape.batch) {
@@ -43,10 +44,10 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     } else {
         mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
     }
-    codes_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, codebooks, batch);
-    if (shape.logits) logits_ = ggml_new_tensor_3d(ctx, GGML_TYPE_F32, config.codes, codebooks, batch);
-    depth_positions_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, batch, codebooks);
-    depth_rows_ = ggml_new_tensor_2d(ctx, GGML_TYPE_I64, batch, codebooks);
+    codes_ = pool_.columns(GGML_TYPE_I32, batch, codebooks);
+    if (shape.logits) logits_ = pool_.columns(GGML_TYPE_F32, config.codes, int64_t{codebooks} * batch);
+    depth_positions_ = pool_.columns(GGML_TYPE_I32, batch, codebooks);
+    depth_rows_ = pool_.columns(GGML_TYPE_I64, batch, codebooks);
     pair_positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, 2 * batch);
     pair_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, 2 * batch);
     pair_mask_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, 2, 2);
@@ -83,8 +84,8 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     }
     const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
     sampler_.upload_constants();
-    upload_all(depth_positions_, positions);
-    upload_all(depth_rows_, rows);
+    upload_columns(depth_positions_, positions.data(), batch);
+    upload_columns(depth_rows_, rows.data(), batch);
     upload_all(pair_positions_, pair_positions);
     upload_all(pair_rows_, pair_rows);
     upload_all(pair_mask_, std::vector<ggml_fp16_t>{seen, hidden, seen, seen});
@@ -129,21 +130,22 @@ ggml_tensor* FrameGraph::draw(const Sampler& sampler, ggml_tensor* hidden, int c
     ggml_context* ctx = graph_.ctx();
     ggml_tensor* logits = build_linear(graph_, w.heads[static_cast<size_t>(codebook)], hidden);
     if (logits_) {
-        ggml_tensor* kept = ggml_view_2d(ctx, logits_, c.codes, shape_.batch, logits_->nb[2],
+        ggml_tensor* kept = ggml_view_2d(ctx, logits_, c.codes, shape_.batch,
+                                         logits_->nb[1] * static_cast<size_t>(c.codebooks),
                                          logits_->nb[1] * static_cast<size_t>(codebook));
         graph_.add(ggml_cpy(ctx, logits, kept));
     }
     ggml_tensor* codes = sampler.draw(logits, codebook);
-    ggml_tensor* kept = ggml_view_2d(ctx, codes_, 1, shape_.batch, codes_->nb[1],
-                                     codes_->nb[0] * static_cast<size_t>(codebook));
-    graph_.add(ggml_cpy(ctx, ggml_reshape_2d(ctx, codes, 1, shape_.batch), kept));
+    ggml_tensor* kept =
+        ggml_view_1d(ctx, codes_, shape_.batch, codes_->nb[1] * static_cast<size_t>(codebook));
+    graph_.add(ggml_cpy(ctx, codes, kept));
     return codes;
 }
 
 void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& cache) {
     ggml_context* ctx = graph_.ctx();
     const int batch = shape_.batch;
-    const Sampler sampler(graph_, sampler_);
+    const Sampler sampler(graph_, sampler_, batch, shape_.needs);
     const auto columns = [&](ggml_tensor* t, int p) {
         return ggml_view_1d(ctx, t, batch, t->nb[1] * static_cast<size_t>(p));
     };
@@ -151,7 +153,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     const auto embed = [&](ggml_tensor* codes, int codebook) {
         ggml_tensor* rows = ggml_view_2d(
             ctx, w.audio_embd, c.backbone.width, c.audio_vocab, w.audio_embd->nb[1],
-            w.audio_embd->nb[1] * static_cast<size_t>(c.audio_vocab) * static_cast<size_t>(codebook));
+            w.audio_embd->nb[1] * static_cast<size_t>(w.audio_page) * static_cast<size_t>(codebook));
         return ggml_get_rows(ctx, rows, codes);
     };
 
@@ -182,7 +184,8 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
                                     ggml_reshape_3d(ctx, embed(codes, 0), c.backbone.width, 1, batch), 1);
     pair = build_linear(graph_, w.projection, ggml_reshape_2d(ctx, pair, c.backbone.width, 2 * batch));
     pair = build_transformer(graph_, c.depth, w.depth, pass, pair);
-    ggml_tensor* x = ggml_view_2d(ctx, pair, c.depth.width, batch, 2 * pair->nb[1], pair->nb[1]);
+    ggml_tensor* x =
+        graph_.bindable(ggml_view_2d(ctx, pair, c.depth.width, batch, 2 * pair->nb[1], pair->nb[1]));
     codes = draw(sampler, build_norm(graph_, c.depth, x, w.depth_norm, nullptr, w.heads[1]), 1, c, w);
 
     pass.queries = 1;
@@ -204,12 +207,17 @@ void FrameGraph::run(int32_t* codes, float* logits) {
     upload_all(cache_rows_, inputs_.cache_rows);
     if (slots_) upload_all(slots_, inputs_.slots);
     if (mask_) upload_all(mask_, inputs_.mask);
-    upload_all(sampler_.settings, inputs_.settings);
-    upload_all(sampler_.uniforms, inputs_.uniforms);
-    upload_all(sampler_.forced, inputs_.forced);
+    upload_columns(sampler_.settings, inputs_.settings.data(), shape_.batch);
+    upload_columns(sampler_.uniforms, inputs_.uniforms.data(), shape_.batch);
+    if (shape_.needs.forced) upload_columns(sampler_.forced, inputs_.forced.data(), shape_.batch);
     graph_.compute();
-    download(codes_, codes, ggml_nbytes(codes_));
-    if (logits_ && logits) download(logits_, logits, ggml_nbytes(logits_));
+    drawn_.resize(inputs_.forced.size());
+    download_columns(codes_, drawn_.data(), shape_.batch);
+    const auto batch = static_cast<size_t>(shape_.batch), codebooks = drawn_.size() / batch;
+    for (size_t b = 0; b < batch; ++b) {
+        for (size_t i = 0; i < codebooks; ++i) codes[b * codebooks + i] = drawn_[i * batch + b];
+    }
+    if (logits_ && logits) download_columns(logits_, logits, n_codes_);
 }
 
 }  // namespace csm

@@ -20,8 +20,10 @@ class FrameGraph {
         int batch;
         int keys;  // cache rows that attention reads
         bool logits;
+        SamplerNeeds needs;  // where samplers are composed
         bool operator==(const Shape& o) const {
-            return first_slot == o.first_slot && batch == o.batch && keys == o.keys && logits == o.logits;
+            return first_slot == o.first_slot && batch == o.batch && keys == o.keys && logits == o.logits &&
+                   needs == o.needs;
         }
     };
 
@@ -36,15 +38,17 @@ class FrameGraph {
         std::vector<int32_t> slots;       // batch, if attention takes any slots
         std::vector<int64_t> cache_rows;  // batch
         std::vector<ggml_fp16_t> mask;    // keys * batch, if not
-        std::vector<float> settings;      // kSettingsWidth * batch * 2
-        std::vector<float> uniforms;      // codebooks * batch
-        std::vector<int32_t> forced;      // codebooks * batch
+        std::vector<float> settings;      // 2 * kSettingsWidth rows of batch
+        std::vector<float> uniforms;      // codebooks rows of batch
+        std::vector<int32_t> forced;      // codebooks rows of batch
     };
     Inputs& inputs() { return inputs_; }
 
     // Runs a frame; codes: codebooks * batch, frame-major per sequence; logits (if in the shape): codes *
     // codebooks * batch.
     void run(int32_t* codes, float* logits);
+
+    int splits() const { return graph_.splits(); }
 
  private:
     void build(const CsmConfig& config, const CsmWeights& weights, const KvCache& cache);
@@ -54,7 +58,9 @@ class FrameGraph {
                       const CsmWeights& weights);
 
     Shape shape_;
+    int n_codes_;  // logits of a codebook
     Inputs inputs_;
+    std::vector<int32_t> drawn_;
     TensorPool pool_;
     Graph graph_;
     KvCache depth_cache_;
@@ -62,7 +68,7 @@ class FrameGraph {
     ggml_tensor *audio_rows_, *text_ids_;
     ggml_tensor *audio_gate_ = nullptr, *text_gate_ = nullptr;  // F32 {1, batch}: 0 or 1; see build_input
     ggml_tensor *positions_, *cache_rows_, *slots_ = nullptr, *mask_ = nullptr, *codes_, *logits_ = nullptr;
-    ggml_tensor *depth_positions_, *depth_rows_;  // {batch, codebooks}: one column per depth position
+    ggml_tensor *depth_positions_, *depth_rows_;             // columns of batch, one per depth position
     ggml_tensor *pair_positions_, *pair_rows_, *pair_mask_;  // of the first pass, which holds two positions
     SamplerInputs sampler_;
 };

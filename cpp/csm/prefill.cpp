@@ -28,8 +28,8 @@ struct Inputs {
 };
 
 // Rows `lead` to lead + rows.count - 1 of the block are the wanted ones.
-Inputs make_inputs(const CsmConfig& c, const KvCache& cache, int slot, int first, const Rows& rows, int lead,
-                   int total) {
+Inputs make_inputs(const CsmConfig& c, const CsmWeights& w, const KvCache& cache, int slot, int first,
+                   const Rows& rows, int lead, int total) {
     Inputs in;
     for (int i = 0; i < total; ++i) {
         const int row = i - lead;
@@ -37,7 +37,7 @@ Inputs make_inputs(const CsmConfig& c, const KvCache& cache, int slot, int first
         const bool is_audio = wanted && rows.text[row] < 0;
         in.text.push_back(is_audio ? -1 : wanted ? rows.text[row] : 0);
         for (int codebook = 0; codebook < c.codebooks; ++codebook)
-            in.audio.push_back(codebook * c.audio_vocab +
+            in.audio.push_back(codebook * static_cast<int32_t>(w.audio_page) +
                                (is_audio ? rows.audio[int64_t{row} * c.codebooks + codebook] : 0));
         in.positions.push_back(first + row);
         in.cache_rows.push_back(int64_t{slot} * cache.capacity + (wanted ? first + row : cache.capacity - 1));
@@ -104,12 +104,12 @@ int prefill_chunk(const Device& device, const CsmConfig& config, const KvCache& 
     return block == 0 ? kChunk : block - first % block;
 }
 
-void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const CsmWeights& w,
-             const KvCache& cache, int slot, int first, const Rows& rows, float* logits) {
+int prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const CsmWeights& w,
+            const KvCache& cache, int slot, int first, const Rows& rows, float* logits) {
     const int block = block_rows(*device, c, cache);
     const bool alone = block == 0;  // every row for itself
     const int lead = alone ? 0 : first % block, total = alone ? rows.count : block;
-    const Inputs in = make_inputs(c, cache, slot, first, rows, lead, total);
+    const Inputs in = make_inputs(c, w, cache, slot, first, rows, lead, total);
     const int keys = alone ? 0 : cache.bucket(first - lead + total);
     const std::vector<ggml_fp16_t> mask = alone ? std::vector<ggml_fp16_t>() : make_mask(keys, in);
 
@@ -161,6 +161,7 @@ void prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Cs
     if (logits)
         ggml_backend_tensor_get(out, logits, out->nb[1] * static_cast<size_t>(lead),
                                 out->nb[1] * static_cast<size_t>(rows.count));
+    return graph.splits();
 }
 
 }  // namespace csm

@@ -22,7 +22,8 @@ ggml_tensor* rope_factors(Weights& weights, const std::string& name, const Trans
 CsmWeights CsmWeights::request(Weights& weights, const CsmConfig& c) {
     CsmWeights w;
     w.text_embd = weights.table("text_embd.weight", c.backbone.width, c.text_vocab);
-    w.audio_embd = weights.table("audio_embd.weight", c.backbone.width, int64_t{c.codebooks} * c.audio_vocab);
+    w.audio_embd = weights.table("audio_embd.weight", c.backbone.width, c.audio_vocab, c.codebooks);
+    w.audio_page = w.audio_embd->ne[1] / c.codebooks;
     w.backbone = TransformerWeights::request(weights, "backbone", c.backbone);
     w.backbone.rope_factors = rope_factors(weights, "backbone.rope_freqs.weight", c.backbone);
     w.backbone_norm = weights.vector("backbone.output_norm.weight", c.backbone.width);

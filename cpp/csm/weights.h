@@ -7,7 +7,8 @@ namespace csm {
 
 struct CsmWeights {
     ggml_tensor* text_embd = nullptr;   // {D, text_vocab}
-    ggml_tensor* audio_embd = nullptr;  // {D, codebooks * audio_vocab}
+    ggml_tensor* audio_embd = nullptr;  // {D, codebooks * audio_page}
+    int64_t audio_page = 0;             // its rows from codebook to codebook: audio_vocab, and what pads them
     TransformerWeights backbone;
     ggml_tensor* backbone_norm = nullptr;  // {D}
     Matrix projection;                     // {D, d}

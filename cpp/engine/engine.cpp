@@ -168,9 +168,9 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
     if (logits) logits->resize(static_cast<size_t>(total) * static_cast<size_t>(c.codes));
     for (int done = 0; done < total;) {
         const int n = std::min(prefill_chunk(*model_->device(), c, cache_, s.evaluated), total - done);
-        prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
-                {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
-                logits ? logits->data() + int64_t{done} * c.codes : nullptr);
+        splits_.prefill = prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
+                                  {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
+                                  logits ? logits->data() + int64_t{done} * c.codes : nullptr);
         s.evaluated += n;
         touch(slot);
         done += n;
@@ -188,7 +188,7 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
 }
 
 // Inputs of sequence b, which is slot `number`; a null slot is one that the batch only passes through: it
-// writes to the spare row and draws nothing.
+// writes to the spare row, and what it draws is nobody's.
 void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& shape, int number,
                   const Slot* slot, const int32_t* forced) {
     const CsmConfig& c = model_->csm();
@@ -208,15 +208,16 @@ void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& sha
         std::fill(mask + visible, mask + static_cast<int64_t>(keys), hidden);
     }
     const SlotSettings settings = slot ? slot->settings : SlotSettings{};
-    const size_t plane = static_cast<size_t>(shape.batch) * kSettingsWidth;
-    pack_settings(settings.sampling, c.codes, &in.settings[b * kSettingsWidth]);
-    pack_settings(settings.depth_sampling, c.codes, &in.settings[plane + b * kSettingsWidth]);
+    const auto batch = static_cast<size_t>(shape.batch);
+    pack_settings(settings.sampling, c.codes, &in.settings[b], batch);
+    pack_settings(settings.depth_sampling, c.codes, &in.settings[kSettingsWidth * batch + b], batch);
     for (size_t i = 0; i < codebooks; ++i) {
         in.audio_rows[b * codebooks + i] =
-            static_cast<int32_t>(i) * c.audio_vocab + (is_text ? 0 : slot->codes[i]);
-        in.uniforms[b * codebooks + i] =
+            static_cast<int32_t>(i) * static_cast<int32_t>(model_->csm_weights().audio_page) +
+            (is_text ? 0 : slot->codes[i]);
+        in.uniforms[i * batch + b] =
             slot ? uniform(settings.seed, slot->frame, static_cast<uint32_t>(i)) : 0.0f;
-        in.forced[b * codebooks + i] = slot == nullptr ? 0 : forced ? forced[i] : -1;
+        in.forced[i * batch + b] = forced ? forced[i] : -1;
     }
 }
 
@@ -229,6 +230,18 @@ std::vector<int> Engine::sequences(const int* slots, int n) const {
     out.resize(static_cast<size_t>(*high - *low + 1));
     std::iota(out.begin(), out.end(), *low);
     return out;
+}
+
+// What the samplers of a step have to do. Nodes of our own see to everything.
+SamplerNeeds Engine::needs(const int* slots, int n, const int32_t* forced) const {
+    SamplerNeeds needs;
+    if (model_->device()->runs_own_nodes()) return needs;
+    needs.top_p = std::any_of(slots, slots + n, [this](int slot) {
+        const SlotSettings& s = slots_[static_cast<size_t>(slot)].settings;
+        return s.sampling.top_p < 1.0f || s.depth_sampling.top_p < 1.0f;
+    });
+    needs.forced = forced != nullptr;
+    return needs;
 }
 
 void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits) {
@@ -258,7 +271,8 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
     const Stopwatch watch;
     const std::vector<int> members = sequences(slots, n);
     const FrameGraph::Shape shape{any_slots_ ? 0 : members.front(), static_cast<int>(members.size()),
-                                  any_slots_ ? 0 : cache_.bucket(rows), logits != nullptr};
+                                  any_slots_ ? 0 : cache_.bucket(rows), logits != nullptr,
+                                  needs(slots, n, forced)};
     FrameGraph& graph = graphs_.get(shape, [&] {
         return std::make_unique<FrameGraph>(model_->device(), c, model_->csm_weights(), cache_, shape);
     });
@@ -272,6 +286,7 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
     std::vector<int32_t> drawn(members.size() * static_cast<size_t>(c.codebooks));
     std::vector<float> all_logits(logits ? per_sequence * members.size() : 0);
     graph.run(drawn.data(), logits ? all_logits.data() : nullptr);
+    splits_.step = graph.splits();
 
     for (size_t b = 0; b < members.size(); ++b) {
         const int i = index_of[static_cast<size_t>(members[b])];

@@ -38,6 +38,13 @@ struct EngineTimings {
     int64_t frames = 0;
 };
 
+// Parts that the device's scheduler cut the last graph of a kind into: 1 if the device ran all of it, more if
+// it left something to the CPU, 0 if none ran yet.
+struct EngineSplits {
+    int prefill = 0;
+    int step = 0;
+};
+
 class Engine {
  public:
     // context: rows per slot, 0 = the model's. kv_type: "auto", "f32" or "f16".
@@ -48,6 +55,7 @@ class Engine {
     size_t kv_bytes() const { return pool_.bytes(); }
     const Model& model() const { return *model_; }
     const EngineTimings& timings() const { return timings_; }
+    const EngineSplits& splits() const { return splits_; }
 
     // Takes the lowest free slot.
     int open(const SlotSettings& settings);
@@ -95,6 +103,7 @@ class Engine {
         touched = std::max(touched, slots_[static_cast<size_t>(slot)].evaluated);
     }
     std::vector<int> sequences(const int* slots, int n) const;
+    SamplerNeeds needs(const int* slots, int n, const int32_t* forced) const;
     void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, int number,
               const Slot* slot, const int32_t* forced);
 
@@ -107,6 +116,7 @@ class Engine {
     bool any_slots_;  // whether a step takes slots as they are, or all between the lowest and the highest
     GraphCache<FrameGraph::Shape, FrameGraph> graphs_;
     EngineTimings timings_;
+    EngineSplits splits_;
 };
 
 }  // namespace csm

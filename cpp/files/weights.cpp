@@ -6,6 +6,7 @@
 
 #include "kernels/kernels.h"
 #include "runtime/error.h"
+#include "runtime/log.h"
 #include "runtime/pages.h"
 
 namespace csm {
@@ -85,7 +86,8 @@ Weights::Weights(std::shared_ptr<Device> device, std::shared_ptr<const TensorSou
     : device_(std::move(device)),
       source_(std::move(source)),
       plain_(max_tensors * ggml_tensor_overhead()),
-      repacked_(max_tensors * ggml_tensor_overhead()) {
+      repacked_(max_tensors * ggml_tensor_overhead()),
+      hosted_(max_tensors * ggml_tensor_overhead()) {
     if (kHaveKernels) kernels();  // the environment may ask for kernels that there are not: said here first
 }
 
@@ -107,13 +109,29 @@ TensorSlice Weights::require(const std::string& name, std::vector<int64_t> ne) c
     return slice;
 }
 
-ggml_tensor* Weights::place(ggml_type type, int64_t columns, int64_t rows) {
+ggml_context* Weights::context_for(const std::string& name, ggml_op use, ggml_type type, int64_t columns,
+                                   int64_t rows) {
+    if (device_->runs_own_nodes()) return plain_.get();
+    const Context ctx(4 * ggml_tensor_overhead());
+    ggml_tensor* w = ggml_new_tensor_2d(ctx.get(), type, columns, rows);
+    const ggml_tensor* node =
+        use == GGML_OP_GET_ROWS
+            ? ggml_get_rows(ctx.get(), w, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 1))
+            : ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, columns, 1));
+    if (device_->supports(w) && device_->supports(node)) return plain_.get();
+    log(LogLevel::warning,
+        cat("device '", device_->name(), "' cannot use '", name, "' (", ggml_nbytes(w) >> 20, " MB of type ",
+            ggml_type_name(type), "): it stays in the CPU's memory, where its part of a frame is computed"));
+    return hosted_.get();
+}
+
+ggml_tensor* Weights::place(const std::string& name, ggml_type type, int64_t columns, int64_t rows) {
     ggml_backend_buffer_type_t repack = device_->repack_buffer_type(type, columns, rows);
     if (repack != nullptr && (repack_type_ == nullptr || repack_type_ == repack)) {
         repack_type_ = repack;
         return ggml_new_tensor_2d(repacked_.get(), type, columns, rows);
     }
-    return ggml_new_tensor_2d(plain_.get(), type, columns, rows);
+    return ggml_new_tensor_2d(context_for(name, GGML_OP_MUL_MAT, type, columns, rows), type, columns, rows);
 }
 
 bool Weights::use_panels() const {
@@ -142,7 +160,7 @@ Matrix Weights::stack(const std::vector<TensorSlice>& slices, int64_t columns, b
     } else if (use_panels() && (matrix.dots = row_dot(type)) != nullptr) {
         matrix.tensor = ggml_new_tensor_2d(plain_.get(), type, columns, rows);
     } else {
-        matrix.tensor = place(type, columns, rows);
+        matrix.tensor = place(slices.front().tensor->name, type, columns, rows);
     }
     items_.push_back({matrix.tensor, [slices, type, matrix](ggml_tensor* t) {
                           const std::vector<uint8_t> data = read_stack(slices, type);
@@ -175,19 +193,28 @@ Matrix Weights::matrix_page(const std::string& name, int64_t page, int64_t pages
     return stack({slice}, columns, false);
 }
 
-ggml_tensor* Weights::table(const std::string& name, int64_t columns, int64_t rows) {
-    const TensorSlice slice = require(name, {columns, rows});
-    ggml_tensor* tensor = ggml_new_tensor_2d(plain_.get(), slice.tensor->type, columns, rows);
-    items_.push_back({tensor, [slice](ggml_tensor* t) {
+ggml_tensor* Weights::table(const std::string& name, int64_t columns, int64_t rows, int64_t pages) {
+    const TensorSlice slice = require(name, {columns, pages * rows});
+    const ggml_type type = slice.tensor->type;
+    const size_t row = ggml_row_size(type, columns), step = device_->alignment();
+    int64_t page_rows = rows;
+    while (pages > 1 && row * static_cast<size_t>(page_rows) % step != 0) ++page_rows;
+    ggml_context* ctx = context_for(name, GGML_OP_GET_ROWS, type, columns, pages * page_rows);
+    ggml_tensor* tensor = ggml_new_tensor_2d(ctx, type, columns, pages * page_rows);
+    items_.push_back({tensor, [=](ggml_tensor* t) {
                           // tables are the largest tensors: passed on in pieces
                           constexpr uint64_t kPiece = 16u << 20;
-                          std::vector<uint8_t> piece(std::min<uint64_t>(kPiece, ggml_nbytes(t)));
-                          const uint64_t start =
-                              slice.tensor->row_bytes() * static_cast<uint64_t>(slice.first_row);
-                          for (uint64_t done = 0; done < ggml_nbytes(t); done += piece.size()) {
-                              const uint64_t n = std::min<uint64_t>(piece.size(), ggml_nbytes(t) - done);
-                              slice.file->read(*slice.tensor, start + done, n, piece.data());
-                              ggml_backend_tensor_set(t, piece.data(), done, n);
+                          const uint64_t first = row * static_cast<uint64_t>(slice.first_row),
+                                         in_file = row * static_cast<uint64_t>(rows),
+                                         in_memory = row * static_cast<uint64_t>(page_rows);
+                          std::vector<uint8_t> piece(std::min<uint64_t>(kPiece, in_file));
+                          for (uint64_t page = 0; page < static_cast<uint64_t>(pages); ++page) {
+                              for (uint64_t done = 0; done < in_file; done += piece.size()) {
+                                  const uint64_t n = std::min<uint64_t>(piece.size(), in_file - done);
+                                  slice.file->read(*slice.tensor, first + page * in_file + done, n,
+                                                   piece.data());
+                                  ggml_backend_tensor_set(t, piece.data(), page * in_memory + done, n);
+                              }
                           }
                       }});
     return tensor;
@@ -256,7 +283,8 @@ ggml_tensor* Weights::computed(std::vector<int64_t> ne, std::function<void(float
 void Weights::load(const std::function<void()>& between) {
     const auto allocate = [&](ggml_context* ctx, ggml_backend_buffer_type_t type) {
         if (ggml_get_first_tensor(ctx) == nullptr) return;
-        BufferPtr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type));
+        BufferPtr buffer;
+        device_->guard([&] { buffer.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx, type)); });
         if (!buffer)
             throw BackendError(cat("not enough memory for the weights on device '", device_->name(), "'"));
         ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
@@ -268,8 +296,9 @@ void Weights::load(const std::function<void()>& between) {
     };
     allocate(plain_.get(), device_->buffer_type());
     if (repack_type_ != nullptr) allocate(repacked_.get(), repack_type_);
+    allocate(hosted_.get(), device_->host_buffer_type());
     for (const auto& item : items_) {
-        item.fill(item.tensor);
+        device_->guard([&] { item.fill(item.tensor); });
         if (between) between();
     }
     items_.clear();

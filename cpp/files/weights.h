@@ -67,7 +67,12 @@ class Weights {
     Matrix matrix_page(const std::string& name, int64_t page, int64_t pages, int64_t columns, int64_t rows,
                        int64_t expected);
     // A table {columns, rows} that rows are gathered from.
-    ggml_tensor* table(const std::string& name, int64_t columns, int64_t rows);
+    ggml_tensor* table(const std::string& name, int64_t columns, int64_t rows) {
+        return table(name, columns, rows, 1);
+    }
+    // A stack of tables, {columns, pages * rows} in the file; {columns, pages * page_rows(table)} here, where
+    // each page starts at an address that the device can bind.
+    ggml_tensor* table(const std::string& name, int64_t columns, int64_t rows, int64_t pages);
     // An F32 vector.
     ggml_tensor* vector(const std::string& name, int64_t n);
     // An F32 tensor of any shape made from another F32 (or F16, widened) tensor by `transform(in, out)`;
@@ -93,13 +98,17 @@ class Weights {
         std::function<void(ggml_tensor*)> fill;
     };
     TensorSlice require(const std::string& name, std::vector<int64_t> ne) const;
-    ggml_tensor* place(ggml_type type, int64_t columns, int64_t rows);
+    ggml_tensor* place(const std::string& name, ggml_type type, int64_t columns, int64_t rows);
+    // Where a tensor goes that is the first source of such a node: what the device cannot hold or use stays
+    // with the CPU, and the log says so.
+    ggml_context* context_for(const std::string& name, ggml_op use, ggml_type type, int64_t columns,
+                              int64_t rows);
     Matrix stack(const std::vector<TensorSlice>& slices, int64_t columns, bool exact);
     bool use_panels() const;
 
     std::shared_ptr<Device> device_;
     std::shared_ptr<const TensorSource> source_;
-    Context plain_, repacked_;
+    Context plain_, repacked_, hosted_;
     ggml_backend_buffer_type_t repack_type_ = nullptr;
     std::deque<PackedMatrix> packed_;  // stable addresses
     std::vector<BufferPtr> buffers_;

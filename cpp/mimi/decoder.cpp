@@ -35,13 +35,12 @@ MimiDecoder::MimiDecoder(std::shared_ptr<Device> device, std::shared_ptr<const M
       model_(std::move(model)),
       used_(static_cast<size_t>(checked_streams(streams))),
       touched_(used_.size()),
-      pool_(device_, 8 + LatentTransformer::tensors(model_->config) + model_->weights.decoder.convolutions()),
+      pool_(device_, 8 + ConvStates::kTensors + LatentTransformer::tensors(model_->config) +
+                         model_->weights.decoder.convolutions()),
       states_(pool_, streams, kMaxChunkFrames),
       transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride, streams),
-      codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
-                                int64_t{model_->config.codebooks} * kMaxChunkFrames)),
-      samples_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32,
-                                  int64_t{model_->config.frame_size()} * kMaxChunkFrames)),
+      codes_(pool_.columns(GGML_TYPE_I32, kMaxChunkFrames, model_->config.codebooks)),
+      samples_(pool_.columns(GGML_TYPE_F32, model_->config.frame_size(), kMaxChunkFrames)),
       graphs_(kMaxGraphs) {
     states_.add(model_->weights.upsample);
     model_->weights.decoder.add_states(states_);
@@ -54,9 +53,9 @@ std::unique_ptr<Graph> MimiDecoder::build(int streams, int frames, int q) {
     const MimiWeights& w = model_->weights;
     const int64_t tokens = int64_t{streams} * frames;
     const auto decode = [&](const Rvq& rvq, int first, int count) {
-        const size_t step = sizeof(int32_t) * static_cast<size_t>(tokens);
-        return build_rvq_decode(
-            *graph, rvq, ggml_view_2d(ctx, codes_, tokens, count, step, step * static_cast<size_t>(first)));
+        return build_rvq_decode(*graph, rvq,
+                                ggml_view_2d(ctx, codes_, tokens, count, codes_->nb[1],
+                                             codes_->nb[1] * static_cast<size_t>(first)));
     };
     const int semantic = std::min(q, model_->config.semantic_codebooks);
     ggml_tensor* latents = decode(w.semantic, 0, semantic);
@@ -65,8 +64,9 @@ std::unique_ptr<Graph> MimiDecoder::build(int streams, int frames, int q) {
     ggml_tensor* x = build_upsample(*graph, w.upsample, states_, latents);
     x = transformer_.build(*graph, w.decoder_transformer, x);
     const int64_t n = int64_t{frames} * frame_size();
-    build_seanet_decoder(*graph, w.decoder, states_, x,
-                         ggml_view_2d(ctx, samples_, n, streams, sizeof(float) * static_cast<size_t>(n), 0));
+    build_seanet_decoder(
+        *graph, w.decoder, states_, x,
+        ggml_view_2d(ctx, samples_, n, streams, samples_->nb[1] * static_cast<size_t>(frames), 0));
     graph->allocate();
     return graph;
 }
@@ -76,17 +76,19 @@ void MimiDecoder::run(const std::vector<int32_t>& streams, const int32_t* codes,
                       int q) {
     const auto count = static_cast<int>(streams.size());
     Graph& graph = graphs_.get({count, frames, q}, [&] { return build(count, frames, q); });
-    std::vector<int32_t> by_codebook;
-    for (int n = 0; n < q; ++n)
+    std::vector<int32_t> by_codebook(static_cast<size_t>(ggml_nelements(codes_)));
+    for (int n = 0; n < q; ++n) {
+        auto column = by_codebook.begin() + codes_->ne[0] * n;
         for (size_t i = 0; i < streams.size(); ++i)
-            for (int t = 0; t < frames; ++t)
-                by_codebook.push_back(codes[static_cast<int64_t>(i) * stride + t * q + n]);
-    upload(codes_, by_codebook.data(), by_codebook.size() * sizeof(int32_t));
+            for (int t = 0; t < frames; ++t) *column++ = codes[static_cast<int64_t>(i) * stride + t * q + n];
+    }
+    upload(codes_, by_codebook.data(), sizeof(int32_t) * static_cast<size_t>(codes_->ne[0] * q));
     for (const int32_t stream : streams)
         used_[static_cast<size_t>(stream)] = touched_[static_cast<size_t>(stream)] = true;
     states_.select(streams);
     transformer_.advance(streams, frames * model_->config.resample_stride);
     graph.compute();
+    splits_ = graph.splits();
 }
 
 void MimiDecoder::check_stream(int stream) const {
@@ -132,7 +134,7 @@ void MimiDecoder::decode(const std::vector<int32_t>& streams, const int32_t* cod
             for (size_t i = 0; i < count; ++i)
                 ggml_backend_tensor_get(
                     samples_, samples + (offset + static_cast<int64_t>(i) * frames + done) * frame_size,
-                    bytes * i, bytes);
+                    samples_->nb[1] * static_cast<size_t>(n) * i, bytes);
             done += n;
         }
     }

@@ -48,6 +48,8 @@ class MimiDecoder {
 
     int streams() const { return static_cast<int>(used_.size()); }
     int frame_size() const { return model_->config.frame_size(); }
+    // Parts that the device's scheduler cut the last graph into; 0 if none ran yet.
+    int splits() const { return splits_; }
 
  private:
     std::unique_ptr<Graph> build(int streams, int frames, int q);
@@ -62,9 +64,10 @@ class MimiDecoder {
     TensorPool pool_;
     ConvStates states_;
     LatentTransformer transformer_;
-    ggml_tensor* codes_;    // I32 {max frames * codebooks}, codebook by codebook, in each stream by stream
-    ggml_tensor* samples_;  // F32 {max frames * frame_size}, stream by stream
+    ggml_tensor* codes_;    // I32 {max frames, codebooks}, in each column stream by stream
+    ggml_tensor* samples_;  // F32 {frame_size or more, max frames}: a stream has as many columns as frames
     GraphCache<std::array<int, 3>, Graph> graphs_;  // by streams, frames and codebooks
+    int splits_ = 0;
 };
 
 }  // namespace csm

@@ -29,15 +29,14 @@ std::shared_ptr<const MimiModel> with_encoder(std::shared_ptr<const MimiModel> m
 MimiEncoder::MimiEncoder(std::shared_ptr<Device> device, std::shared_ptr<const MimiModel> model)
     : device_(std::move(device)),
       model_(with_encoder(std::move(model))),
-      pool_(device_,
-            16 + LatentTransformer::tensors(model_->config) + model_->weights.encoder.convolutions()),
+      pool_(device_, 16 + ConvStates::kTensors + LatentTransformer::tensors(model_->config) +
+                         model_->weights.encoder.convolutions()),
       states_(pool_),
       transformer_(pool_, model_->config, kMaxChunkFrames * model_->config.resample_stride),
       samples_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, 1,
                                   int64_t{model_->config.frame_size()} * kMaxChunkFrames)),
       start_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_F32, 1)),
-      codes_(ggml_new_tensor_1d(pool_.ctx(), GGML_TYPE_I32,
-                                int64_t{model_->config.codebooks} * kMaxChunkFrames)),
+      codes_(pool_.columns(GGML_TYPE_I32, kMaxChunkFrames, model_->config.codebooks)),
       latents_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, model_->config.hidden, kMaxChunkFrames)),
       graphs_(kMaxGraphs) {
     model_->weights.encoder.add_states(states_);
@@ -59,8 +58,8 @@ std::unique_ptr<Graph> MimiEncoder::build(int64_t n) {
     const int64_t frames = x->ne[1];
     graph->add(ggml_cpy(ctx, x, ggml_view_2d(ctx, latents_, x->ne[0], frames, latents_->nb[1], 0)));
     const auto rows = [&](int first, int count) {
-        return ggml_view_2d(ctx, codes_, frames, count, sizeof(int32_t) * static_cast<size_t>(frames),
-                            sizeof(int32_t) * static_cast<size_t>(first * frames));
+        return ggml_view_2d(ctx, codes_, frames, count, codes_->nb[1],
+                            codes_->nb[1] * static_cast<size_t>(first));
     };
     build_rvq_encode(*graph, w.semantic, x, rows(0, model_->config.semantic_codebooks));
     build_rvq_encode(*graph, w.acoustic, x,
@@ -77,11 +76,13 @@ void MimiEncoder::run(Graph& graph, const float* samples, int64_t n, int32_t* co
     upload(start_, &start, sizeof start);
     transformer_.advance({0}, static_cast<int>((n + c.latent_size() - 1) / c.latent_size()));
     graph.compute();
+    splits_ = graph.splits();
     started_ = true;
-    std::vector<int32_t> by_codebook(frames * q);
-    download(codes_, by_codebook.data(), by_codebook.size() * sizeof(int32_t));
+    std::vector<int32_t> by_codebook(static_cast<size_t>(ggml_nelements(codes_)));
+    const auto column = static_cast<size_t>(codes_->ne[0]);
+    download(codes_, by_codebook.data(), ggml_nbytes(codes_));
     for (size_t t = 0; t < frames; ++t) {
-        for (size_t i = 0; i < q; ++i) codes[t * q + i] = by_codebook[i * frames + t];
+        for (size_t i = 0; i < q; ++i) codes[t * q + i] = by_codebook[i * column + t];
     }
     if (latents != nullptr)
         download(latents_, latents, sizeof(float) * frames * static_cast<size_t>(c.hidden));

@@ -26,6 +26,8 @@ class MimiEncoder {
     void reset();
 
     int frame_size() const { return model_->config.frame_size(); }
+    // Parts that the device's scheduler cut the last graph into; 0 if none ran yet.
+    int splits() const { return splits_; }
     int64_t frames(int64_t n) const { return (n + frame_size() - 1) / frame_size(); }
 
  private:
@@ -39,10 +41,11 @@ class MimiEncoder {
     LatentTransformer transformer_;
     ggml_tensor* samples_;               // F32 {1, max samples}
     ggml_tensor* start_;                 // F32 {1}: 1 in the first run of a stream, else 0
-    ggml_tensor* codes_;                 // I32 {max frames * codebooks}, codebook by codebook
+    ggml_tensor* codes_;                 // I32 {max frames, codebooks}
     ggml_tensor* latents_;               // F32 {hidden, max frames}
     GraphCache<int64_t, Graph> graphs_;  // by samples
     bool started_ = false;
+    int splits_ = 0;
 };
 
 }  // namespace csm

@@ -116,8 +116,8 @@ void build_seanet_decoder(Graph& graph, const Seanet& net, const ConvStates& sta
     size_t shared = 0;
     while (shared < layers.size() && x->ne[1] < kStepsOfTheirOwn) x = layers[shared++](states, x);
     for (int64_t stream = 0; stream < latents->ne[2]; ++stream) {
-        ggml_tensor* y =
-            ggml_view_2d(ctx, x, x->ne[0], x->ne[1], x->nb[1], x->nb[2] * static_cast<size_t>(stream));
+        ggml_tensor* y = graph.bindable(
+            ggml_view_2d(ctx, x, x->ne[0], x->ne[1], x->nb[1], x->nb[2] * static_cast<size_t>(stream)));
         for (size_t i = shared; i < layers.size(); ++i)
             y = layers[i](StreamStates(states, static_cast<int>(stream)), y);
         graph.add(ggml_cpy(

@@ -161,9 +161,10 @@ ggml_tensor* build_flash_attention(Graph& graph, const TransformerConfig& c, con
     ggml_tensor* keys = rows_of_slots(k);
     ggml_tensor* values = rows_of_slots(v);
     ggml_tensor* q;
-    if (tokens == 1 && c.kv_heads > 1) {
-        // A single query would make ggml split the keys over the threads, which rounds differently from a
-        // batch. With the kv heads in the outermost dimension it computes each head as it does in a batch.
+    if (tokens == 1 && c.kv_heads > 1 && graph.device().runs_own_nodes()) {
+        // A single query would make ggml's CPU backend split the keys over the threads, which rounds
+        // differently from a batch. With the kv heads in the outermost dimension it computes each head as it
+        // does in a batch. Of other backends that dimension takes the fast kernels away.
         const int group = c.heads / c.kv_heads;
         q = ggml_view_4d(ctx, qk, c.head_dim, 1, group, c.kv_heads, qk->nb[2], head,
                          head * static_cast<size_t>(group), 0);
@@ -188,8 +189,8 @@ bool attends_itself(const Device& device, const TransformerConfig& c, ggml_type 
 
 ggml_tensor* build_attention(Graph& graph, const TransformerConfig& c, const AttentionPass& pass, int layer,
                              ggml_tensor* q) {
-    ggml_tensor *k = pass.cache->k[static_cast<size_t>(layer)],
-                *v = pass.cache->v[static_cast<size_t>(layer)];
+    ggml_tensor *k = graph.current(pass.cache->k[static_cast<size_t>(layer)]),
+                *v = graph.current(pass.cache->v[static_cast<size_t>(layer)]);
     if (!attends_itself(graph.device(), c, k->type)) return build_flash_attention(graph, c, pass, k, v, q);
     Node node;
     node.team = &graph.device().team();

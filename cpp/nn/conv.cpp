@@ -88,6 +88,14 @@ ggml_tensor* ConvStates::of(const void* layer) const {
 
 void ConvStates::select(const std::vector<int32_t>& streams) {
     upload(selected_, streams.data(), streams.size() * sizeof(int32_t));
+    std::vector<int32_t> each = streams;
+    each.resize(static_cast<size_t>(each_selected_->ne[1]));
+    upload_columns(each_selected_, each.data(), 1);
+}
+
+ggml_tensor* ConvStates::selected(ggml_context* ctx, int first, int64_t count) const {
+    if (first == 0) return ggml_view_1d(ctx, selected_, count, 0);
+    return ggml_view_1d(ctx, each_selected_, 1, each_selected_->nb[1] * static_cast<size_t>(first));
 }
 
 void ConvStates::reset() {
@@ -148,8 +156,7 @@ Past past_of(Graph& graph, const StreamStates& states, const void* layer, const 
     Past past;
     past.state = states.all.of(layer);
     if (past.state == nullptr) return past;
-    past.selected = ggml_view_1d(graph.ctx(), states.all.selected(), x->ne[2],
-                                 sizeof(int32_t) * static_cast<size_t>(states.first));
+    past.selected = states.all.selected(graph.ctx(), states.first, x->ne[2]);
     past.steps = past.state->ne[0] / x->ne[0];
     return past;
 }
@@ -157,15 +164,15 @@ Past past_of(Graph& graph, const StreamStates& states, const void* layer, const 
 // {channels, steps, streams}
 ggml_tensor* read_past(Graph& graph, const Past& past, const ggml_tensor* x) {
     ggml_context* ctx = graph.ctx();
-    return ggml_reshape_3d(ctx, ggml_get_rows(ctx, past.state, past.selected), x->ne[0], past.steps,
-                           x->ne[2]);
+    return ggml_reshape_3d(ctx, ggml_get_rows(ctx, graph.current(past.state), past.selected), x->ne[0],
+                           past.steps, x->ne[2]);
 }
 
 // steps {channels, past.steps, streams}, of each stream one behind another
 void write_past(Graph& graph, const Past& past, ggml_tensor* steps) {
     ggml_context* ctx = graph.ctx();
     ggml_tensor* rows = ggml_view_2d(ctx, steps, past.state->ne[0], steps->ne[2], steps->nb[2], 0);
-    graph.add(ggml_set_rows(ctx, past.state, rows, past.selected));
+    graph.set_rows(past.state, graph.bindable(rows), past.selected);
 }
 
 template <Activation activation>
@@ -203,7 +210,7 @@ ggml_tensor* build_join(Graph& graph, const Past& past, ggml_tensor* x, int64_t 
     ggml_context* ctx = graph.ctx();
     if (past.state == nullptr && missing == 0 && activation == Activation::none) return x;
     if (own_nodes(graph)) {
-        ggml_tensor* args[] = {x, past.state, past.selected};
+        ggml_tensor* args[] = {x, past.state ? graph.current(past.state) : nullptr, past.selected};
         return ggml_custom_4d(
             ctx, GGML_TYPE_F32, x->ne[0], past.steps + x->ne[1] + missing, x->ne[2], 1, args, 3,
             activation == Activation::elu ? run_join<Activation::elu> : run_join<Activation::none>,
@@ -265,7 +272,7 @@ ggml_tensor* build_conv(Graph& graph, const Conv& conv, const StreamStates& stat
     const int64_t windows = (x->ne[1] + conv.stride - 1) / conv.stride, streams = x->ne[2];
     int64_t missing = windows * conv.stride - x->ne[1];
     if (missing > 0 && options.padding == Padding::replicate) {
-        ggml_tensor* last = steps_view(ctx, x, x->ne[1] - 1, 1);
+        ggml_tensor* last = graph.bindable(steps_view(ctx, x, x->ne[1] - 1, 1));
         x = ggml_concat(ctx, x, ggml_repeat_4d(ctx, last, x->ne[0], missing, streams, 1), 1);
         missing = 0;
     }
@@ -313,7 +320,8 @@ ggml_tensor* build_upsample(Graph& graph, const DepthwiseUpsample& up, const Str
         ggml_tensor* in =
             ggml_view_4d(ctx, joined, up.channels, 1, steps, streams, joined->nb[1], joined->nb[1],
                          joined->nb[2], joined->nb[1] * static_cast<size_t>(1 - back));
-        return ggml_mul(ctx, ggml_repeat_4d(ctx, in, up.channels, up.stride, steps, streams), w);
+        return ggml_mul(ctx, ggml_repeat_4d(ctx, graph.bindable(in), up.channels, up.stride, steps, streams),
+                        graph.bindable(w));
     };
     return ggml_reshape_3d(ctx, ggml_add(ctx, tap(0), tap(1)), up.channels, steps * up.stride, streams);
 }

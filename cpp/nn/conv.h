@@ -68,7 +68,8 @@ class ConvStates {
     explicit ConvStates(TensorPool& pool, int streams = 1, int max_selected = 1)
         : pool_(pool),
           streams_(streams),
-          selected_(ggml_new_tensor_1d(pool.ctx(), GGML_TYPE_I32, max_selected)) {}
+          selected_(ggml_new_tensor_1d(pool.ctx(), GGML_TYPE_I32, max_selected)),
+          each_selected_(pool.columns(GGML_TYPE_I32, 1, max_selected)) {}
 
     // Describes the state of a convolution, which must stay where it is; the pool's owner allocates.
     void add(const Conv& conv) { add(&conv, conv.in, conv.lookback()); }
@@ -89,7 +90,9 @@ class ConvStates {
     void write(int stream, const uint8_t* data, const std::string& what);
 
     ggml_tensor* of(const void* layer) const;  // null where no past is needed
-    ggml_tensor* selected() const { return selected_; }
+    // Selected streams from number `first` on, I32 {count}; of those after the first, one at a time.
+    ggml_tensor* selected(ggml_context* ctx, int first, int64_t count) const;
+    static constexpr size_t kTensors = 2;  // besides the states
 
  private:
     void add(const void* layer, int channels, int steps);
@@ -97,6 +100,7 @@ class ConvStates {
     TensorPool& pool_;
     int streams_;
     ggml_tensor* selected_;                                     // I32 {max_selected}
+    ggml_tensor* each_selected_;                                // I32 {1 or more, max_selected}
     std::vector<std::pair<const void*, ggml_tensor*>> states_;  // in the order in which they were added
 };
 

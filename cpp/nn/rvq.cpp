@@ -24,6 +24,11 @@ Rvq Rvq::request(Weights& weights, const std::string& prefix, const Shape& s, bo
             }));
     }
     rvq.output_proj = weights.f32_matrix(prefix + ".output_proj.weight", {s.dim, s.hidden}, s.dim, s.hidden);
+    if (encoding && !weights.device().runs_own_nodes()) {
+        rvq.ranks = weights.computed({s.codes}, [s](float* out) {
+            for (int c = 0; c < s.codes; ++c) *out++ = -static_cast<float>(c);
+        });
+    }
     if (encoding)
         rvq.input_proj =
             weights.f32_matrix(prefix + ".input_proj.weight", {s.hidden, s.dim}, s.hidden, s.dim);
@@ -95,6 +100,18 @@ void run_argmax(ggml_tensor* dst, int ith, int nth, void*) {
     }
 }
 
+// The same of ggml's operators: {codes, columns} -> I32 {columns}.
+ggml_tensor* build_argmax(ggml_context* ctx, ggml_tensor* scores, ggml_tensor* ranks) {
+    const int64_t codes = scores->ne[0], columns = scores->ne[1];
+    // Far above what the scores of two entries can differ by in comparison with the codes' ranks, however
+    // little it is: the rank decides only where nothing else does.
+    constexpr float kFar = 1e30f;
+    ggml_tensor* one = ggml_reshape_2d(ctx, ggml_argmax(ctx, scores), 1, columns);
+    ggml_tensor* largest = ggml_get_rows(ctx, ggml_reshape_3d(ctx, scores, 1, codes, columns), one);
+    ggml_tensor* below = ggml_sub(ctx, scores, ggml_reshape_2d(ctx, largest, 1, columns));
+    return ggml_argmax(ctx, ggml_add(ctx, ggml_scale(ctx, below, kFar), ranks));
+}
+
 ggml_tensor* row_view(ggml_context* ctx, ggml_tensor* codes, size_t n) {
     return ggml_view_1d(ctx, codes, codes->ne[0], codes->nb[1] * n);
 }
@@ -126,8 +143,9 @@ void build_rvq_encode(Graph& graph, const Rvq& rvq, ggml_tensor* x, ggml_tensor*
         Epilogue epilogue;
         epilogue.bias = rvq.half_norms[n];
         ggml_tensor* scores = build_linear(graph, codebook, rest, epilogue);
-        ggml_tensor* nearest = ggml_custom_4d(ctx, GGML_TYPE_I32, frames, 1, 1, 1, &scores, 1, run_argmax,
-                                              GGML_N_TASKS_MAX, nullptr);
+        ggml_tensor* nearest = rvq.ranks ? build_argmax(ctx, scores, rvq.ranks)
+                                         : ggml_custom_4d(ctx, GGML_TYPE_I32, frames, 1, 1, 1, &scores, 1,
+                                                          run_argmax, GGML_N_TASKS_MAX, nullptr);
         graph.add(ggml_cpy(ctx, nearest, row_view(ctx, codes, n)));
         if (codebook.panels) {
             ggml_tensor* args[] = {rest, nearest, codebook.tensor};

@@ -13,8 +13,9 @@ struct Rvq {
     int codes = 0;                         // entries of a codebook
     std::vector<Matrix> codebooks;         // F32 {dim, codes} each
     std::vector<ggml_tensor*> half_norms;  // F32 {codes} each: -|entry|^2 / 2; encoding only
-    Matrix input_proj;                     // {hidden, dim}; encoding only
-    Matrix output_proj;                    // {dim, hidden}
+    ggml_tensor* ranks = nullptr;  // F32 {codes}: 0, -1, -2, ...; encoding without nodes of our own only
+    Matrix input_proj;             // {hidden, dim}; encoding only
+    Matrix output_proj;            // {dim, hidden}
 
     struct Shape {
         int hidden, dim, codes, codebooks;
@@ -34,7 +35,7 @@ void build_rvq_encode(Graph& graph, const Rvq& rvq, ggml_tensor* x, ggml_tensor*
 
 // Upper bound of the nodes that decoding and encoding create.
 inline size_t rvq_nodes(int codebooks) {
-    return 4 + 10 * static_cast<size_t>(codebooks);
+    return 4 + 20 * static_cast<size_t>(codebooks);
 }
 
 }  // namespace csm

@@ -59,30 +59,42 @@ int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float 
     return order[static_cast<size_t>(std::min(drawn, end - 1) - mass.begin())];
 }
 
-void pack_settings(const SamplerSettings& settings, int codes, float* out) {
-    const bool greedy = !(settings.temperature > 0.0f);
-    out[kTemperature] = settings.temperature;
-    out[kTopP] = settings.top_p;
-    out[kTopK] = static_cast<float>(settings.top_k);
-    out[kInverseTemperature] =
-        greedy ? 1.0f : std::min(1.0f / settings.temperature, std::numeric_limits<float>::max());
-    out[kRanks] = static_cast<float>(greedy                ? 1
-                                     : settings.top_k == 0 ? codes
-                                                           : std::min(settings.top_k, codes));
+void pack_settings(const SamplerSettings& settings, int codes, float* out, size_t stride) {
+    // Below this, logits that a float tells apart are no rivals.
+    constexpr float kLeastTemperature = 1e-6f;
+    const bool greedy = !(settings.temperature > kLeastTemperature), part = settings.top_p < 1.0f;
+    const int kept = greedy ? 1 : settings.top_k == 0 ? codes : std::min(settings.top_k, codes);
+    const auto set = [&](SettingsRow row, float value) { out[static_cast<size_t>(row) * stride] = value; };
+    set(kTemperature, settings.temperature);
+    set(kTopP, settings.top_p);
+    set(kTopK, static_cast<float>(settings.top_k));
+    set(kInverseTemperature, greedy ? 1.0f : 1.0f / settings.temperature);
+    set(kKept, static_cast<float>(kept) * rank_step(codes));
+    set(kLimit, part ? std::nextafter(settings.top_p, 0.0f) : 2.0f);
+    set(kPart, part ? 1.0f : 0.0f);
+    set(kWhole, part ? 0.0f : 1.0f);
+}
+
+float rank_step(int64_t codes) {
+    float step = 1.0f;
+    while (step * static_cast<float>(codes) > 0.5f) step *= 0.5f;
+    return step;
 }
 
 SamplerInputs::SamplerInputs(TensorPool& pool, const Device& device, int codes, int codebooks, int batch)
-    : settings(ggml_new_tensor_3d(pool.ctx(), GGML_TYPE_F32, kSettingsWidth, batch, 2)),
-      uniforms(ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codebooks, batch)),
-      forced(ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_I32, codebooks, batch)),
+    : settings(pool.columns(GGML_TYPE_F32, batch, 2 * kSettingsWidth)),
+      uniforms(pool.columns(GGML_TYPE_F32, batch, codebooks)),
+      forced(pool.columns(GGML_TYPE_I32, batch, codebooks)),
       ranks(device.runs_own_nodes() ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codes, batch)) {
 }
 
 void SamplerInputs::upload_constants() const {
     if (ranks == nullptr) return;
+    const float step = rank_step(ranks->ne[0]);
     std::vector<float> values;
     for (int64_t b = 0; b < ranks->ne[1]; ++b) {
-        for (int64_t rank = 0; rank < ranks->ne[0]; ++rank) values.push_back(-static_cast<float>(rank));
+        for (int64_t rank = 0; rank < ranks->ne[0]; ++rank)
+            values.push_back(-step * static_cast<float>(rank));
     }
     upload(ranks, values.data(), ggml_nbytes(ranks));
 }
@@ -90,9 +102,8 @@ void SamplerInputs::upload_constants() const {
 namespace {
 
 template <typename T>
-T* column(const ggml_tensor* t, int64_t i1, int64_t i2 = 0) {
-    return reinterpret_cast<T*>(static_cast<char*>(t->data) + static_cast<size_t>(i1) * t->nb[1] +
-                                static_cast<size_t>(i2) * t->nb[2]);
+T* column(const ggml_tensor* t, int64_t i) {
+    return reinterpret_cast<T*>(static_cast<char*>(t->data) + static_cast<size_t>(i) * t->nb[1]);
 }
 
 struct Node {
@@ -107,16 +118,18 @@ void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
         thread_local SamplerScratch scratch;
         for (int64_t b = first; b < last; ++b) {
             auto* out = static_cast<int32_t*>(dst->data) + b;
-            const int32_t forced = column<int32_t>(dst->src[3], b)[codebook];
+            const int32_t forced = column<int32_t>(dst->src[3], codebook)[b];
             if (forced >= 0) {
                 *out = forced;
                 continue;
             }
-            const float* packed = column<float>(dst->src[1], b, codebook == 0 ? 0 : 1);
-            const SamplerSettings settings{packed[kTemperature], packed[kTopP],
-                                           static_cast<int32_t>(packed[kTopK])};
+            const auto setting = [&, codebook = codebook](SettingsRow row) {
+                return column<float>(dst->src[1], codebook == 0 ? row : kSettingsWidth + row)[b];
+            };
+            const SamplerSettings settings{setting(kTemperature), setting(kTopP),
+                                           static_cast<int32_t>(setting(kTopK))};
             *out = sample_code(column<float>(logits, b), static_cast<int>(logits->ne[0]), settings,
-                               column<float>(dst->src[2], b)[codebook], scratch);
+                               column<float>(dst->src[2], codebook)[b], scratch);
         }
     };
     divide(*team, logits->ne[1], ith, nth, work);
@@ -124,17 +137,9 @@ void run_sampler(ggml_tensor* dst, int ith, int nth, void* userdata) {
 
 }  // namespace
 
-Sampler::Sampler(Graph& graph, const SamplerInputs& inputs) : graph_(graph), inputs_(inputs) {
-    if (inputs.ranks == nullptr) return;
-    ggml_context* ctx = graph.ctx();
-    for (size_t plane = 0; plane < 2; ++plane) {
-        const ggml_tensor* t = inputs.settings;
-        ggml_tensor* kept =
-            ggml_view_2d(ctx, inputs.settings, 1, t->ne[1], t->nb[1], t->nb[0] * kRanks + t->nb[2] * plane);
-        in_top_k_[plane] = ggml_step(ctx, ggml_add(ctx, inputs.ranks, kept));
-    }
-    forced_ = ggml_cast(ctx, inputs.forced, GGML_TYPE_F32);
-    is_forced_ = ggml_step(ctx, ggml_scale_bias(ctx, forced_, 1.0f, 0.5f));
+Sampler::Sampler(Graph& graph, const SamplerInputs& inputs, int batch, const SamplerNeeds& needs)
+    : graph_(graph), inputs_(inputs), batch_(batch), needs_(needs) {
+    if (inputs.ranks != nullptr) compose_shared();
 }
 
 ggml_tensor* Sampler::draw(ggml_tensor* logits, int codebook) const {

@@ -86,8 +86,8 @@ ggml_tensor* build_heads(Graph& graph, const TransformerConfig& c, const Transfo
     ggml_tensor* v = ggml_view_2d(ctx, qkv, c.kv_width(), tokens, qkv->nb[1],
                                   head * static_cast<size_t>(c.heads + c.kv_heads));
     const auto i = static_cast<size_t>(index);
-    graph.add(ggml_set_rows(ctx, pass.cache->k[i], k, pass.rows));
-    graph.add(ggml_set_rows(ctx, pass.cache->v[i], v, pass.rows));
+    graph.set_rows(pass.cache->k[i], graph.bindable(k), pass.rows);
+    graph.set_rows(pass.cache->v[i], graph.bindable(v), pass.rows);
 
     return build_attention(graph, c, pass, index, qk);
 }

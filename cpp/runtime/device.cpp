@@ -33,6 +33,33 @@ using FreePool = void (*)(ggml_threadpool_t);
 
 constexpr const char* kGenericCpu = "cpu-generic";
 
+// GPUs in the order in which they are numbered: those with memory of their own come first. What a driver
+// runs on the CPU (Mesa's lavapipe, which a user has to ask ggml for) counts as one as well.
+std::vector<ggml_backend_dev_t> gpus() {
+    std::vector<ggml_backend_dev_t> out;
+    const auto add = [&](const auto& wanted) {
+        for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+            ggml_backend_dev_t dev = ggml_backend_dev_get(i);
+            if (wanted(ggml_backend_dev_type(dev))) out.push_back(dev);
+        }
+    };
+    add([](auto type) { return type == GGML_BACKEND_DEVICE_TYPE_GPU; });
+    add([](auto type) { return type == GGML_BACKEND_DEVICE_TYPE_IGPU; });
+    return out;
+}
+
+// "gpu", which is the first one, or "gpu:N".
+bool is_gpu(const std::string& name, size_t& number) {
+    constexpr size_t kMaxDigits = 4;
+    if (name == "gpu") return true;
+    const std::string digits = name.rfind("gpu:", 0) == 0 ? name.substr(4) : "";
+    if (digits.empty() || digits.size() > kMaxDigits ||
+        digits.find_first_not_of("0123456789") != std::string::npos)
+        return false;
+    number = std::stoul(digits);
+    return true;
+}
+
 }  // namespace
 
 void load_backends(const std::string& folder) {
@@ -64,11 +91,18 @@ Device::Choice Device::choose(const std::string& name, int threads) {
     if (cpu == nullptr)
         throw BackendError("no CPU backend is loaded; is the package complete? try `csm-ggml doctor`");
     if (name == kGenericCpu) return {cpu, name, threads};
-    if (name == "auto" || name == "gpu") {
-        gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
-        if (gpu == nullptr) gpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
-        if (gpu == nullptr && name == "gpu")
-            throw BackendError("device 'gpu': this build or machine has none; use device 'cpu'");
+    const std::vector<ggml_backend_dev_t> all = gpus();
+    size_t number = 0;
+    if (name == "auto") {
+        if (!all.empty()) gpu = all.front();
+    } else if (is_gpu(name, number)) {
+        if (all.empty())
+            throw BackendError(
+                cat("device '", name, "': this build or machine has no GPU; use device 'cpu'"));
+        if (number >= all.size())
+            throw BackendError(cat("device '", name, "': there are ", all.size(),
+                                   " GPUs, gpu:0 to gpu:", all.size() - 1, "; `csm-ggml doctor` lists them"));
+        gpu = all[number];
     } else if (name != "cpu") {
         ggml_backend_dev_t dev = ggml_backend_dev_by_name(name.c_str());
         if (dev == nullptr) {
@@ -76,7 +110,7 @@ Device::Choice Device::choose(const std::string& name, int threads) {
             for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
                 known += cat(i ? ", " : "", ggml_backend_dev_name(ggml_backend_dev_get(i)));
             }
-            throw BackendError(cat("device '", name, "' is not known; there are: auto, cpu, gpu, ",
+            throw BackendError(cat("device '", name, "' is not known; there are: auto, cpu, gpu, gpu:N, ",
                                    kGenericCpu, ", ", known));
         }
         if (ggml_backend_dev_type(dev) != GGML_BACKEND_DEVICE_TYPE_CPU) gpu = dev;
@@ -132,6 +166,7 @@ std::shared_ptr<Device> Device::open(const Choice& choice) {
         if (device->gpu_ == nullptr)
             throw BackendError(cat("device '", device->name_, "' could not be started"));
         device->gpu_is_cpu_ = choice.gpu == device->cpu_dev_;
+        device->alignment_ = ggml_backend_buft_get_alignment(device->buffer_type());
     } else {
         auto* extra = cpu_function<ggml_backend_dev_get_extra_bufts_t>("ggml_backend_dev_get_extra_bufts");
         for (auto* types = extra(device->cpu_dev_); types != nullptr && *types != nullptr; ++types) {
@@ -153,6 +188,22 @@ void Device::check_process() const {
         throw BackendError(
             "the model was loaded before a fork of the process; load it in the child, or start the child "
             "with multiprocessing's 'spawn'");
+}
+
+void Device::rethrow_named() const {
+    try {
+        throw;
+    } catch (const BackendError&) {
+        throw;
+    } catch (const FormatError&) {
+        throw;
+    } catch (const ArgumentError&) {
+        throw;
+    } catch (const std::bad_alloc&) {
+        throw BackendError(cat("out of memory on device '", name_, "'"));
+    } catch (const std::exception& e) {
+        throw BackendError(cat("device '", name_, "' failed: ", e.what()));
+    }
 }
 
 // Gives the CPU backends so many of ggml's threads, the caller's included.
@@ -179,6 +230,14 @@ void Device::use_graph_threads(bool all) {
 
 ggml_backend_buffer_type_t Device::buffer_type() const {
     return ggml_backend_get_default_buffer_type(main_backend());
+}
+
+ggml_backend_buffer_type_t Device::host_buffer_type() const {
+    return ggml_backend_get_default_buffer_type(cpu_);
+}
+
+bool Device::supports(const ggml_tensor* node) const {
+    return ggml_backend_supports_op(main_backend(), node);
 }
 
 ggml_backend_buffer_type_t Device::repack_buffer_type(ggml_type type, int64_t ne0, int64_t ne1) const {

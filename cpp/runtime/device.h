@@ -23,10 +23,11 @@ std::vector<std::string> cpu_features();
 
 class Device {
  public:
-    // name: "auto" (a GPU if there is one, else the CPU), "cpu", "gpu", or a name that ggml lists; or
-    // "cpu-generic", the CPU treated as a GPU is: graphs of ggml's operators only, given to the scheduler. It
-    // serves to test what GPUs will run where there is none. threads: 0 = all cores.
-    // Throws ArgumentError for threads, BackendError for devices and threads that there are not.
+    // name: "auto" (a GPU if there is one, else the CPU), "cpu", "gpu" (the first GPU), "gpu:1" (the
+    // second), or a name that ggml lists; or "cpu-generic", the CPU treated as a GPU is: graphs of ggml's
+    // operators only, given to the scheduler. It serves to test what GPUs will run where there is none.
+    // threads: 0 = all cores. Throws ArgumentError for threads, BackendError for devices and threads that
+    // there are not.
     static std::shared_ptr<Device> open(const std::string& name, int threads);
     // The same, but models that ask for one device, threads and purpose share it, its threads and its lock.
     // Graphs of one purpose run one after another, those of different purposes side by side.
@@ -44,6 +45,13 @@ class Device {
 
     // Where weights and state live.
     ggml_backend_buffer_type_t buffer_type() const;
+    // The CPU's memory, for weights that the device cannot hold or use.
+    ggml_backend_buffer_type_t host_buffer_type() const;
+    // Addresses that nodes use are multiples of this many bytes; 1 where nodes are our own.
+    size_t alignment() const { return alignment_; }
+    // Whether the device can run a node, with all it reads and writes where the device has its memory; of a
+    // tensor without an operation, whether it can hold it.
+    bool supports(const ggml_tensor* node) const;
     // The CPU's buffer type for repacked matrices, if it has a kernel for this shape and type whose
     // results do not depend on the number of rows; else null.
     ggml_backend_buffer_type_t repack_buffer_type(ggml_type type, int64_t ne0, int64_t ne1) const;
@@ -64,8 +72,22 @@ class Device {
     // Throws BackendError in another process than the one that opened the device: its threads, and what a
     // GPU's driver knows, did not come along.
     void check_process() const;
+    bool is_ours() const { return process_ == current_process(); }
+
+    // Calls what talks to the device's driver: what that throws becomes a BackendError with the device's
+    // name.
+    template <typename Function>
+    void guard(const Function& function) const {
+        try {
+            function();
+        } catch (...) {
+            rethrow_named();
+        }
+    }
 
  private:
+    [[noreturn]] void rethrow_named() const;
+
     struct Choice {
         ggml_backend_dev_t gpu;  // null: the CPU
         std::string name;        // as Device::name() says it
@@ -82,6 +104,7 @@ class Device {
     ggml_backend_t cpu_ = nullptr;
     ggml_backend_t gpu_ = nullptr;
     bool gpu_is_cpu_ = false;  // "cpu-generic"
+    size_t alignment_ = 1;
     ggml_threadpool_t pool_ = nullptr;
     int pool_threads_ = 0;
     ggml_backend_set_n_threads_t set_threads_ = nullptr;

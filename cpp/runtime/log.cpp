@@ -63,4 +63,11 @@ void set_log(LogSink sink) {
     log.sink = std::move(sink);
 }
 
+void log(LogLevel level, const std::string& message) {
+    receive(level == LogLevel::info      ? GGML_LOG_LEVEL_INFO
+            : level == LogLevel::warning ? GGML_LOG_LEVEL_WARN
+                                         : GGML_LOG_LEVEL_ERROR,
+            (message + "\n").c_str(), nullptr);
+}
+
 }  // namespace csm

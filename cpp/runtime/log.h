@@ -15,4 +15,7 @@ using LogSink = std::function<void(LogLevel level, const std::string& message)>;
 // An empty function: standard error again.
 void set_log(LogSink sink);
 
+// A message of our own, which goes where ggml's go.
+void log(LogLevel level, const std::string& message);
+
 }  // namespace csm

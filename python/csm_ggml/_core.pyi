@@ -258,6 +258,13 @@ class Engine:
         """Sums since creation: prefill_s, prefill_rows, step_s, steps, frames."""
 
     @property
+    def splits(self) -> dict[str, int]:
+        """Parts that the device's scheduler cut the last prefill and the last step into.
+
+        1 where the device ran all of it, more where it left something to the CPU, 0 where none ran yet.
+        """
+
+    @property
     def slots(self) -> int: ...
     @property
     def context(self) -> int: ...
@@ -328,6 +335,9 @@ class MimiDecoder:
 
     @property
     def streams(self) -> int: ...
+    @property
+    def splits(self) -> int:
+        """Parts that the device's scheduler cut the last piece into, as for `Engine.splits`."""
 
 class MimiEncoder:
     """A stream of samples to codes."""
@@ -346,3 +356,6 @@ class MimiEncoder:
         """
 
     def reset(self) -> None: ...
+    @property
+    def splits(self) -> int:
+        """Parts that the device's scheduler cut the last piece into, as for `Engine.splits`."""

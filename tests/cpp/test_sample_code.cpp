@@ -104,7 +104,7 @@ class Composed {
         inputs_.ranks = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch);
         pool_.allocate();
         inputs_.upload_constants();
-        drawn_ = csm::Sampler(graph_, inputs_).draw(logits_, kCodebook);
+        drawn_ = csm::Sampler(graph_, inputs_, batch).draw(logits_, kCodebook);
         graph_.add_output(drawn_);
         graph_.allocate();
     }
@@ -116,9 +116,9 @@ class Composed {
         std::vector<float> packed(2 * n * width, 0.5f), uniforms(n * kCodebooks, 0.5f);
         std::vector<int32_t> all_forced(n * kCodebooks, 3), drawn(n);
         for (size_t b = 0; b < n; ++b) {
-            csm::pack_settings(settings[b], codes_, &packed[(n + b) * width]);
-            uniforms[b * kCodebooks + kCodebook] = u[b];
-            all_forced[b * kCodebooks + kCodebook] = forced[b];
+            csm::pack_settings(settings[b], codes_, &packed[n * width + b], n);
+            uniforms[n * kCodebook + b] = u[b];
+            all_forced[n * kCodebook + b] = forced[b];
         }
         csm::upload(logits_, logits.data(), logits.size() * sizeof(float));
         csm::upload(inputs_.settings, packed.data(), packed.size() * sizeof(float));
