@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from csm_ggml import _core
-from reference import engines, scenes
+from reference import devices, engines, scenes
 from reference.recipes import GROUPED8, PLAIN4, WIDE, Recipe
 
 FRAMES = 12
@@ -18,7 +18,7 @@ SLOTS = 7
 Load = Callable[..., _core.Model]
 
 
-@pytest.fixture(params=["cpu", "cpu-generic"])
+@pytest.fixture(params=devices.ALL)
 def load(gguf: Callable[..., Path], request: pytest.FixtureRequest) -> Load:
     """A recipe's model on a device with nodes of our own, and on one as GPUs are."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from csm_ggml import _core
-from reference import engines, scenes
+from reference import devices, engines, scenes
 from reference.recipes import PLAIN4, WIDE
 
 FRAMES = 14
@@ -17,7 +17,7 @@ SAMPLED = {"seed": 11, "temperature": 0.8, "top_k": 20, "depth_top_p": 0.9}
 Load = Callable[..., _core.Model]
 
 
-@pytest.fixture(params=["cpu", "cpu-generic"])
+@pytest.fixture(params=devices.ALL)
 def load(gguf: Callable[..., Path], request: pytest.FixtureRequest) -> Load:
     """A recipe's model on a device with nodes of our own, and on one as GPUs are."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from csm_ggml import _core
 from numpy.typing import NDArray
-from reference import engines, scenes
+from reference import devices, engines, scenes
 from reference.recipes import RECIPES, Recipe
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q4_k", "q4_0", "q2_k", "iq4_nl")
@@ -54,14 +54,14 @@ def check(model: _core.Model, prompt: scenes.Prompt, sizes: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize("type", TYPES)
-@pytest.mark.parametrize("device", ["cpu", "cpu-generic"])
+@pytest.mark.parametrize("device", devices.ALL)
 def test_all_formats(gguf: Callable[..., Path], device: str, type: str) -> None:
     model = _core.Model([str(gguf("wide", type))], device=device, threads=1)
     check(model, long_prompt(RECIPES["wide"], 140), (3, 12, 40, 100))
 
 
 @pytest.mark.parametrize("name", ["plain4", "grouped8", "single32"])
-@pytest.mark.parametrize("device", ["cpu", "cpu-generic"])
+@pytest.mark.parametrize("device", devices.ALL)
 def test_all_shapes(gguf: Callable[..., Path], device: str, name: str) -> None:
     """Beyond the number of rows for which graphs of GPUs are built."""
     model = _core.Model([str(gguf(name, "f32"))], device=device, threads=1)

@@ -1,0 +1,115 @@
+// What graphs for other devices than the CPU must keep to. The CPU treated as a GPU ("cpu-generic") refuses what
+// a GPU's backend would compute wrongly, or end the process for.
+
+#include <cstring>
+#include <stdexcept>
+
+#include "check.h"
+#include "runtime/error.h"
+#include "runtime/graph.h"
+
+namespace {
+
+struct Fixture {
+    std::shared_ptr<csm::Device> device = csm::Device::open("cpu-generic", 1);
+    csm::TensorPool pool{device, 8};
+};
+
+ggml_tensor* part(csm::Graph& graph, ggml_tensor* t, int64_t n, size_t offset) {
+    return ggml_view_1d(graph.ctx(), t, n, offset * sizeof(float));
+}
+
+}  // namespace
+
+TEST(an_address_that_no_device_need_bind_is_refused) {
+    Fixture f;
+    ggml_tensor* x = ggml_new_tensor_1d(f.pool.ctx(), GGML_TYPE_F32, 256);
+    f.pool.allocate();
+    csm::Graph graph(f.device, 8);
+    graph.add_output(ggml_exp(graph.ctx(), part(graph, x, 4, 1)));
+    CHECK_THROWS(graph.allocate(), csm::BackendError, "EXP would use VIEW at 4 bytes");
+}
+
+TEST(a_view_is_bound_as_it_is_or_copied) {
+    Fixture f;
+    ggml_tensor* x = ggml_new_tensor_1d(f.pool.ctx(), GGML_TYPE_F32, 256);
+    f.pool.allocate();
+    std::vector<float> values(256);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    csm::upload(x, values.data(), ggml_nbytes(x));
+    csm::Graph graph(f.device, 8);
+    ggml_tensor* bound = part(graph, x, 4, 64);
+    CHECK(graph.bindable(bound) == bound);
+    ggml_tensor* y = ggml_neg(graph.ctx(), graph.bindable(part(graph, x, 4, 3)));
+    graph.add_output(y);
+    graph.allocate();
+    graph.compute();
+    float out[4];
+    csm::download(y, out, sizeof out);
+    CHECK_EQ(out[0], -3.0f);
+    CHECK_EQ(out[3], -6.0f);
+}
+
+TEST(columns_of_a_pool_start_where_they_can_be_bound) {
+    Fixture f;
+    ggml_tensor* x = f.pool.columns(GGML_TYPE_I32, 3, 5);
+    f.pool.allocate();
+    CHECK_EQ(x->nb[1] % f.device->alignment(), size_t{0});
+    const std::vector<int32_t> values{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    std::vector<int32_t> got(values.size());
+    csm::upload_columns(x, values.data(), 3);
+    csm::download_columns(x, got.data(), 3);
+    CHECK(got == values);
+    int32_t second = 0;
+    ggml_backend_tensor_get(x, &second, x->nb[1], sizeof second);
+    CHECK_EQ(second, 4);
+    // nodes of our own take any address
+    const auto cpu = csm::Device::open("cpu", 1);
+    CHECK_EQ(csm::padded(*cpu, GGML_TYPE_I32, 3), 3);
+}
+
+TEST(the_order_of_a_write_and_a_read_must_follow_from_the_graph) {
+    Fixture f;
+    ggml_tensor* state = ggml_new_tensor_2d(f.pool.ctx(), GGML_TYPE_F32, 16, 2);
+    ggml_tensor* rows = ggml_new_tensor_2d(f.pool.ctx(), GGML_TYPE_F32, 16, 1);
+    ggml_tensor* first = ggml_new_tensor_1d(f.pool.ctx(), GGML_TYPE_I32, 1);
+    f.pool.allocate();
+    {
+        csm::Graph graph(f.device, 8);
+        graph.set_rows(state, rows, first);
+        graph.add_output(ggml_get_rows(graph.ctx(), state, first));
+        CHECK_THROWS(graph.allocate(), std::logic_error, "leaves it open whether SET_ROWS");
+    }
+    {
+        csm::Graph graph(f.device, 8);
+        graph.add_output(ggml_get_rows(graph.ctx(), state, first));
+        graph.set_rows(state, rows, first);
+        CHECK_THROWS(graph.allocate(), std::logic_error, "leaves it open whether GET_ROWS");
+    }
+    csm::Graph graph(f.device, 16);
+    ggml_tensor* before = ggml_get_rows(graph.ctx(), graph.current(state), first);
+    graph.set_rows(state, ggml_add(graph.ctx(), before, rows), first);
+    ggml_tensor* after = ggml_get_rows(graph.ctx(), graph.current(state), first);
+    graph.set_rows(state, ggml_add(graph.ctx(), after, rows), first);
+    graph.add_output(ggml_get_rows(graph.ctx(), graph.current(state), first));
+    graph.allocate();
+    CHECK_EQ(graph.splits(), 1);
+}
+
+TEST(parts_of_a_tensor_that_do_not_meet_need_no_order) {
+    Fixture f;
+    ggml_tensor* out = f.pool.columns(GGML_TYPE_F32, 4, 2);
+    ggml_tensor* in = ggml_new_tensor_1d(f.pool.ctx(), GGML_TYPE_F32, 4);
+    f.pool.allocate();
+    csm::Graph graph(f.device, 16);
+    for (size_t i = 0; i < 2; ++i) {
+        graph.add(ggml_cpy(graph.ctx(), ggml_exp(graph.ctx(), in),
+                           ggml_view_1d(graph.ctx(), out, 4, out->nb[1] * i)));
+    }
+    graph.allocate();
+}
+
+TEST(several_devices_are_numbered) {
+    CHECK_THROWS(csm::Device::open("gpu:9999", 1), csm::BackendError, "gpu:9999");
+    CHECK_THROWS(csm::Device::open("gpu:x", 1), csm::BackendError, "is not known");
+}
