@@ -7,9 +7,9 @@ namespace csm {
 
 namespace {
 
-SlotSettings settings(uint64_t seed, float temperature, int top_k, float top_p, float depth_temperature,
-                      int depth_top_k, float depth_top_p) {
-    return {seed, {temperature, top_p, top_k}, {depth_temperature, depth_top_p, depth_top_k}};
+SlotSettings settings(uint64_t seed, uint32_t attempt, float temperature, int top_k, float top_p,
+                      float depth_temperature, int depth_top_k, float depth_top_p) {
+    return {seed, attempt, {temperature, top_p, top_k}, {depth_temperature, depth_top_p, depth_top_k}};
 }
 
 py::object append(Engine& engine, int slot, const Array<int32_t>& text, const Array<int32_t>& audio,
@@ -65,27 +65,27 @@ void register_engine(py::module_& m) {
              py::arg("kv_type") = "auto")
         .def(
             "open",
-            [](Engine& engine, uint64_t seed, float temperature, int top_k, float top_p,
+            [](Engine& engine, uint64_t seed, uint32_t attempt, float temperature, int top_k, float top_p,
                float depth_temperature, int depth_top_k, float depth_top_p) {
-                return engine.open(
-                    settings(seed, temperature, top_k, top_p, depth_temperature, depth_top_k, depth_top_p));
+                return engine.open(settings(seed, attempt, temperature, top_k, top_p, depth_temperature,
+                                            depth_top_k, depth_top_p));
             },
-            py::kw_only(), py::arg("seed") = 0, py::arg("temperature") = 0.9, py::arg("top_k") = 50,
-            py::arg("top_p") = 1.0, py::arg("depth_temperature") = 0.9, py::arg("depth_top_k") = 50,
-            py::arg("depth_top_p") = 1.0,
+            py::kw_only(), py::arg("seed") = 0, py::arg("attempt") = 0, py::arg("temperature") = 0.9,
+            py::arg("top_k") = 50, py::arg("top_p") = 1.0, py::arg("depth_temperature") = 0.9,
+            py::arg("depth_top_k") = 50, py::arg("depth_top_p") = 1.0,
             "Take a free slot with an empty cache; returns its number. Raises RuntimeError when none is "
             "free.")
         .def("close", &Engine::close, py::arg("slot"))
         .def(
             "reseed",
-            [](Engine& engine, int slot, uint64_t seed, float temperature, int top_k, float top_p,
-               float depth_temperature, int depth_top_k, float depth_top_p) {
-                engine.configure(slot, settings(seed, temperature, top_k, top_p, depth_temperature,
+            [](Engine& engine, int slot, uint64_t seed, uint32_t attempt, float temperature, int top_k,
+               float top_p, float depth_temperature, int depth_top_k, float depth_top_p) {
+                engine.configure(slot, settings(seed, attempt, temperature, top_k, top_p, depth_temperature,
                                                 depth_top_k, depth_top_p));
             },
-            py::arg("slot"), py::kw_only(), py::arg("seed"), py::arg("temperature"), py::arg("top_k"),
-            py::arg("top_p"), py::arg("depth_temperature"), py::arg("depth_top_k"), py::arg("depth_top_p"),
-            "New sampling settings; the frame counter of the noise restarts at 0.")
+            py::arg("slot"), py::kw_only(), py::arg("seed"), py::arg("attempt") = 0, py::arg("temperature"),
+            py::arg("top_k"), py::arg("top_p"), py::arg("depth_temperature"), py::arg("depth_top_k"),
+            py::arg("depth_top_p"), "New sampling settings; the frame counter of the noise restarts at 0.")
         .def("append", &append, py::arg("slot"), py::arg("text"), py::arg("audio"),
              py::arg("return_logits") = false,
              "Append prompt rows; the last stays pending. With return_logits, the c0 logits of every row "

@@ -24,10 +24,11 @@ py::array_t<int32_t> sample(const Array<float>& logits, const Array<float>& unif
     return to_array(std::move(codes), {logits.shape(0)});
 }
 
-py::array_t<float> noise(uint64_t seed, uint32_t first_frame, uint32_t frames, uint32_t codebooks) {
+py::array_t<float> noise(uint64_t seed, uint32_t first_frame, uint32_t frames, uint32_t codebooks,
+                         uint32_t attempt) {
     std::vector<float> out;
     for (uint32_t f = 0; f < frames; ++f) {
-        for (uint32_t c = 0; c < codebooks; ++c) out.push_back(uniform(seed, first_frame + f, c));
+        for (uint32_t c = 0; c < codebooks; ++c) out.push_back(uniform(seed, first_frame + f, c, attempt));
     }
     return to_array(std::move(out), {static_cast<py::ssize_t>(frames), static_cast<py::ssize_t>(codebooks)});
 }
@@ -40,9 +41,9 @@ void register_sampler(py::module_& m) {
           "The sampler that runs inside the frame graph, on (n, codes) logits and (n,) uniform numbers in "
           "[0, 1).");
     m.def("uniforms", &noise, py::arg("seed"), py::arg("first_frame"), py::arg("frames"),
-          py::arg("codebooks"),
+          py::arg("codebooks"), py::arg("attempt") = 0,
           "The noise of a request: (frames, codebooks) uniform numbers in [0, 1), Philox4x32-10 keyed by "
-          "(seed, frame, codebook).");
+          "(seed, attempt, frame, codebook).");
 }
 
 }  // namespace csm

@@ -216,7 +216,7 @@ void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& sha
             static_cast<int32_t>(i) * static_cast<int32_t>(model_->csm_weights().audio_page) +
             (is_text ? 0 : slot->codes[i]);
         in.uniforms[i * batch + b] =
-            slot ? uniform(settings.seed, slot->frame, static_cast<uint32_t>(i)) : 0.0f;
+            slot ? uniform(settings.seed, slot->frame, static_cast<uint32_t>(i), settings.attempt) : 0.0f;
         in.forced[i * batch + b] = forced ? forced[i] : -1;
     }
 }

@@ -23,6 +23,7 @@ namespace csm {
 
 struct SlotSettings {
     uint64_t seed = 0;
+    uint32_t attempt = 0;  // of the noise: which go at saying the same
     SamplerSettings sampling;
     SamplerSettings depth_sampling;
 };

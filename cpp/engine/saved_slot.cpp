@@ -15,7 +15,7 @@ struct PrefixHeader {
     uint32_t type, layers, kv_width, rows;
 };
 constexpr char kPrefixMagic[8] = {'C', 'S', 'M', 'K', 'V', '0', '0', '1'};
-constexpr StateMagic kSlotMagic = "CSMSLOT1";
+constexpr StateMagic kSlotMagic = "CSMSLOT2";
 
 void write(StateWriter& out, const SamplerSettings& s) {
     out.value(s.temperature);
@@ -85,6 +85,7 @@ std::vector<uint8_t> Engine::save_slot(int slot) const {
     out.value(c.backbone.kv_width());
     out.value(c.codebooks);
     out.value(s.settings.seed);
+    out.value(s.settings.attempt);
     write(out, s.settings.sampling);
     write(out, s.settings.depth_sampling);
     out.value(s.frame);
@@ -107,6 +108,7 @@ void Engine::load_slot(int slot, const uint8_t* data, size_t bytes) {
     Slot loaded;
     loaded.open = true;
     loaded.settings.seed = in.value<uint64_t>();
+    loaded.settings.attempt = in.value<uint32_t>();
     loaded.settings.sampling = read_sampling(in, "the saved slot's ");
     loaded.settings.depth_sampling = read_sampling(in, "the saved slot's depth_");
     loaded.frame = in.value<uint32_t>();

@@ -1,6 +1,7 @@
 // Philox4x32-10, a counter-based generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
-// 2011): the number for (seed, frame, codebook) is a pure function of the three, so that what an utterance
-// draws cannot depend on its neighbours in a batch, on threads, or on how often it was interrupted.
+// 2011): the number for (seed, attempt, frame, codebook) is a pure function of the four, so that what an
+// utterance draws cannot depend on its neighbours in a batch, on threads, or on how often it was interrupted.
+// The attempt is a part of the counter of its own: what is drawn again shares no number with any other seed.
 #pragma once
 
 #include <array>
@@ -23,9 +24,9 @@ inline PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key) 
 }
 
 // A uniform number in [0, 1) with 24 bits, all exact in F32.
-inline float uniform(uint64_t seed, uint32_t frame, uint32_t codebook) {
-    const PhiloxBlock block =
-        philox4x32({codebook, frame, 0, 0}, {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+inline float uniform(uint64_t seed, uint32_t frame, uint32_t codebook, uint32_t attempt = 0) {
+    const PhiloxBlock block = philox4x32({codebook, frame, attempt, 0},
+                                         {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
     return static_cast<float>(block[0] >> 8) * 0x1.0p-24f;
 }
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         JobCancelled,
         ModelFormatError,
         ModelNotFoundError,
+        NoSpeechError,
         QueueFull,
         VoiceFileError,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "LongForm",
     "ModelFormatError",
     "ModelNotFoundError",
+    "NoSpeechError",
     "Progress",
     "QueueFull",
     "Recording",
@@ -78,6 +80,7 @@ _HOMES = {
     "DeadlineExceeded": "errors",
     "Job": "speech.job",
     "JobCancelled": "errors",
+    "NoSpeechError": "errors",
     "QueueFull": "errors",
     "SchedulerStats": "speech.meter",
     "Conversation": "conversation",

@@ -102,12 +102,14 @@ def sample(
         (n,) codes.
     """
 
-def uniforms(seed: int, first_frame: int, frames: int, codebooks: int) -> NDArray[np.float32]:
+def uniforms(
+    seed: int, first_frame: int, frames: int, codebooks: int, attempt: int = 0
+) -> NDArray[np.float32]:
     """The noise of a request.
 
     Returns:
-        (frames, codebooks) uniform numbers in [0, 1): Philox4x32-10 keyed by seed, frame and
-        codebook.
+        (frames, codebooks) uniform numbers in [0, 1): Philox4x32-10 keyed by seed,
+        attempt, frame and codebook.
     """
 
 class Model:
@@ -150,6 +152,7 @@ class Engine:
         self,
         *,
         seed: int = 0,
+        attempt: int = 0,
         temperature: float = 0.9,
         top_k: int = 50,
         top_p: float = 1.0,
@@ -169,6 +172,7 @@ class Engine:
         slot: int,
         *,
         seed: int,
+        attempt: int = 0,
         temperature: float,
         top_k: int,
         top_p: float,

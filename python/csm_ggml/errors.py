@@ -3,6 +3,10 @@
 `ModelFormatError` and `BackendError` come from the compiled core, which raises them itself.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from csm_ggml._core import BackendError, ModelFormatError
 
 __all__ = [
@@ -13,6 +17,7 @@ __all__ = [
     "JobCancelled",
     "ModelFormatError",
     "ModelNotFoundError",
+    "NoSpeechError",
     "QueueFull",
     "VoiceFileError",
 ]
@@ -43,6 +48,20 @@ class AudioFileError(ValueError):
 
 class VoiceFileError(ValueError):
     """A voice file is damaged, incomplete, of a later version or none at all."""
+
+
+class NoSpeechError(RuntimeError):
+    """The model answered all of a text with nothing: its first frame said "end"."""
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> NoSpeechError:
+        """The error for these turns or pieces."""
+        words = " ".join(texts)
+        return cls(
+            f'the model has nothing to say to this text: its first frame already says "end" '
+            f"({words[:60]!r}); is the text in a language that it was trained on? Another seed, or "
+            "more retries, may help"
+        )
 
 
 class QueueFull(RuntimeError):  # noqa: N818

@@ -36,10 +36,10 @@ Prompt prompt(int n) {
 }
 
 csm::SlotSettings settings(uint64_t seed) {
-    return {seed, {0.9f, 1.0f, 20}, {0.8f, 0.95f, 0}};
+    return {seed, 0, {0.9f, 1.0f, 20}, {0.8f, 0.95f, 0}};
 }
 csm::SlotSettings greedy() {
-    return {0, {0.0f, 1.0f, 0}, {0.0f, 1.0f, 0}};
+    return {0, 0, {0.0f, 1.0f, 0}, {0.0f, 1.0f, 0}};
 }
 
 // Takes frames steps of the slot alone.
@@ -101,7 +101,7 @@ TEST(threads_do_not_matter) {
 }
 
 TEST(all_drawn_codes_have_a_sound) {
-    const Codes codes = speak_alone(TinyModel().load(), prompt(0), {3, {5.0f, 1.0f, 0}, {5.0f, 1.0f, 0}}, 40);
+    const Codes codes = speak_alone(TinyModel().load(), prompt(0), {3, 0, {5.0f, 1.0f, 0}, {5.0f, 1.0f, 0}}, 40);
     CHECK(*std::min_element(codes.begin(), codes.end()) >= 0);
     CHECK(*std::max_element(codes.begin(), codes.end()) < TinyModel::kCodes);
 }

@@ -29,11 +29,15 @@ TEST(uniforms_lie_in_the_half_open_unit_interval) {
     CHECK_NEAR(sum / n, 0.5, 0.0046);
 }
 
-TEST(seed_frame_and_codebook_all_count) {
+TEST(seed_attempt_frame_and_codebook_all_count) {
     std::set<float> drawn;
     for (const uint64_t seed : {uint64_t{0}, uint64_t{1}, uint64_t{1} << 32})
-        for (uint32_t frame = 0; frame < 4; ++frame)
-            for (uint32_t codebook = 0; codebook < 4; ++codebook)
-                drawn.insert(csm::uniform(seed, frame, codebook));
-    CHECK_EQ(drawn.size(), 48u);
+        for (uint32_t attempt = 0; attempt < 3; ++attempt)
+            for (uint32_t frame = 0; frame < 4; ++frame)
+                for (uint32_t codebook = 0; codebook < 4; ++codebook)
+                    drawn.insert(csm::uniform(seed, frame, codebook, attempt));
+    CHECK_EQ(drawn.size(), 144u);
+    // What one seed draws again is not what another one draws.
+    CHECK_EQ(csm::uniform(7, 3, 1), csm::uniform(7, 3, 1, 0));
+    CHECK_EQ(drawn.count(csm::uniform(2, 0, 0)), 0u);
 }

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from csm_ggml import Audio
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.speech.options import Length
 from csm_ggml.speech.request import Conditioning, Request, Settings
 from csm_ggml.speech.scheduler import Scheduler
-from csm_ggml.speech.utterance import WHOLE, ChunkSizes
+from csm_ggml.speech.utterance import WHOLE, ChunkSizes, Utterance
 from csm_ggml.text.turns import parse_turns
 from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 
@@ -114,14 +115,14 @@ class HashEngine:
 
     def open(self, **settings: float) -> int:
         slot = next(i for i in range(self.slots) if i not in self._open)
-        self._open[slot] = {"rows": [], "seed": settings["seed"], "frame": 0}
+        self._open[slot] = {"rows": [], "seed": (settings["seed"], 0), "frame": 0}
         return slot
 
     def close(self, slot: int) -> None:
         del self._open[slot]
 
     def reseed(self, slot: int, **settings: float) -> None:
-        self._open[slot].update(seed=settings["seed"], frame=0)
+        self._open[slot].update(seed=(settings["seed"], settings["attempt"]), frame=0)
 
     def append(self, slot: int, text: np.ndarray, audio: np.ndarray) -> None:
         rows = self._open[slot]["rows"]
@@ -245,3 +246,16 @@ def speak(
     scheduler = scheduler_of(engine, **settings)
     jobs = [scheduler.submit(each, chunks=chunks) for each in requests]
     return [(number, chunk) for number, job in enumerate(jobs) for chunk in job]
+
+
+def say_nothing_of(monkeypatch: pytest.MonkeyPatch, *parts: str) -> None:
+    """Let all models answer turns that hold one of these texts with nothing; "" is in all."""
+    accept = Utterance.accept
+
+    def silenced(self: Utterance, engine: Any, frame: np.ndarray, seconds: float) -> Any:
+        text = self.request.turns[self._turn.index].text
+        if any(part in text for part in parts):
+            frame = np.zeros_like(frame)
+        return accept(self, engine, frame, seconds)
+
+    monkeypatch.setattr(Utterance, "accept", silenced)

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from csm_ggml import CSM, LongForm, Voice
 from csm_ggml.cli import main
+from fakes import say_nothing_of
 
 LONG = "This is a sentence of some length, and it is followed by another one. " * 10
 
@@ -139,6 +140,45 @@ def test_long_texts(
     assert main(again) == 0
     assert "5 pieces, 3 of them before" in capsys.readouterr().err
     assert np.array_equal(pcm("z.flac"), expected)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--stream"],
+        ["--split"],
+        ["-o", "-"],
+        ["-o", "-", "--stream"],
+        ["--long-form", "batch"],
+        ["--long-form", "chain", "-o", "-"],
+    ],
+)
+def test_nothing_said_is_an_error_and_no_file(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    more: list[str],
+) -> None:
+    say_nothing_of(monkeypatch, "")
+    words = ["speak", "[0]Hello. [1]Hi.", "-o", "x.flac", *more, *arguments]
+    assert main(words) == 1
+    out, err = capfdbinary.readouterr()
+    assert err.decode().startswith("csm-ggml: error: the model has nothing to say to this text")
+    assert out == b"" and not list(Path().iterdir())
+
+
+def test_a_turn_without_speech_is_told(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_nothing_of(monkeypatch, "Hi")
+    for more in ([], ["--stream"], ["--split"]):
+        words = ["speak", "[0]Hello. [1]Hi. [0]So.", "-o", "x.wav", *more, *arguments[1:]]
+        assert main(words) == 0
+        told = "turn 2 of 3 has no speech (finish reason empty; --retries draws it again): 'Hi.'"
+        assert told in capsys.readouterr().err
+    assert {path.name for path in Path().iterdir()} == {"x.wav", "x-001.wav", "x-003.wav"}
+    assert len(pcm("x.wav")) == 8 * 1920
 
 
 @pytest.mark.parametrize("length", [1, 12])

@@ -61,7 +61,7 @@ def test_first_frame_may_be_the_end() -> None:
     assert audio.samples.shape == (0,)
     assert audio.samples.dtype == np.float32
     assert audio.codes.shape == (0, CODEBOOKS)
-    assert audio.finish_reason == "eos"
+    assert audio.finish_reason == "empty"
     assert audio.stats.time_to_first_audio is None
     assert audio.stats.rtf == float("inf")
 
@@ -139,11 +139,11 @@ def test_oldest_turns_are_forgotten_whole() -> None:
 
 
 def test_long_prompts_go_in_parts(prompts: PromptBuilder) -> None:
-    engine = ScriptedEngine([[END]], context=2048)
+    engine = ScriptedEngine([[(1, 1), END]], context=2048)
     text = "a" * (2 * ROWS_ALONE)
     frames(engine, request(text))
     rows = prompts.text_rows(Turn(0, text)).text.tolist()
-    assert [row[0] for row in engine.history[0].rows[:-1]] == rows
+    assert [row[0] for row in engine.history[0].rows[:-2]] == rows
 
 
 def test_requests_join_and_leave() -> None:
@@ -162,6 +162,7 @@ def test_settings_reach_the_slot() -> None:
     frames(engine, request("a", seed=42, sampling=Sampling(temperature=0.5, top_k=3)))
     assert engine.history[0].settings == {
         "seed": 42,
+        "attempt": 0,
         "temperature": 0.5,
         "top_k": 3,
         "top_p": 1.0,

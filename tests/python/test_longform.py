@@ -1,19 +1,32 @@
 """Long texts: pieces, joins, what a piece is conditioned on, files that survive interruptions."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from csm_ggml import CSM, Audio, AudioFileError, LongForm, Progress, Recording, Segment, Turn, Voice
+from csm_ggml import (
+    CSM,
+    Audio,
+    AudioFileError,
+    LongForm,
+    NoSpeechError,
+    Progress,
+    Recording,
+    Segment,
+    Turn,
+    Voice,
+)
 from csm_ggml.audio.writer import AudioWriter, wav_header
 from csm_ggml.convert import make_random
 from csm_ggml.longform.journal import Journal, Record
 from csm_ggml.longform.pieces import split_pieces
-from csm_ggml.longform.reading import trim_silence
+from csm_ggml.longform.reading import LongReading, trim_silence
 from csm_ggml.longform.recording import job_digest
+from fakes import say_nothing_of
 
 TEXT = """The first sentence is here. The second one follows it.
 
@@ -205,6 +218,70 @@ def test_without_a_voice_a_piece_of_each_speaker_is_the_voice(csm: CSM) -> None:
         return csm.generate_codes(f"[{speaker}]{text}", context=anchors, **GREEDY)
 
     check_joins(csm, audio, alone)
+
+
+@pytest.mark.parametrize("form", [FORM, CHAIN], ids=["batch", "chain"])
+def test_what_went_wrong_is_nobodys_voice(
+    csm: CSM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: LongForm
+) -> None:
+    """The voice of a speaker is that of the longest piece that ends well, also when resumed."""
+    say = LongReading._say
+
+    def failing(self: LongReading, request: Any) -> Audio:
+        audio = say(self, request)
+        alone = not request.conditioning.segments
+        return replace(audio, finish_reason="loop") if alone and len(spoken_alone) < 1 else audio
+
+    def counted(self: LongReading, request: Any) -> Audio:
+        audio = failing(self, request)
+        if not request.conditioning.segments:
+            spoken_alone.append(request.turns[0].text)
+        return audio
+
+    monkeypatch.setattr(LongReading, "_say", counted)
+    spoken_alone: list[str] = []
+    audio = csm.generate(TEXT, long_form=form, **GREEDY)
+    assert spoken_alone == [PIECES[6][1], PIECES[5][1]]
+    anchors: list[Segment] = []
+    for index in (5, 3):
+        speaker, text, _ = PIECES[index]
+        codes = csm.generate_codes(f"[{speaker}]{text}", context=anchors, **GREEDY)
+        turn = audio.turns[index]
+        assert np.array_equal(codes, audio.codes[turn.start : turn.start + turn.frames])
+        anchors.append(Segment(speaker, text, codes=codes))
+    if form is FORM:
+        again = csm.generate_codes(f"[0]{PIECES[6][1]}", context=anchors, **GREEDY)
+        assert np.array_equal(again, audio.codes[audio.turns[6].start :])
+    path = tmp_path / "x.wav"
+    arguments: dict[str, Any] = {"long_form": form, "seed": 1, **GREEDY}
+    for pieces in (2, 5, 6):
+        spoken_alone.clear()
+        with pytest.raises(KeyboardInterrupt):
+            csm.generate_to_file(TEXT, path, progress=interrupt_after(pieces), **arguments)
+    spoken_alone.clear()
+    assert csm.generate_to_file(TEXT, path, **arguments).resumed == 6
+    assert spoken_alone == []
+    assert np.array_equal(soundfile.read(path, dtype="int16")[0], audio.pcm16())
+
+
+def test_words_are_not_lost_in_silence(
+    csm: CSM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_nothing_of(monkeypatch, "So he does")
+    form = LongForm("chain", piece_characters=40)
+    with pytest.warns(UserWarning, match=r"piece 5 of 7 has no speech in any of 1 .*So he does"):
+        recording = csm.generate_to_file(TEXT, tmp_path / "x.wav", long_form=form, **OPTIONS)
+    assert recording.finish_reasons == {"max_frames": 6, "empty": 1}
+    assert recording.finish_reason == "empty"
+    say_nothing_of(monkeypatch, "")
+    (tmp_path / "old.flac").write_bytes(b"old")
+    with (
+        pytest.warns(UserWarning, match="has no speech"),
+        pytest.raises(NoSpeechError, match=r"nothing to say to this text.*The first sentence"),
+    ):
+        csm.generate_to_file(TEXT, tmp_path / "old.flac", long_form=form, **OPTIONS)
+    assert (tmp_path / "old.flac").read_bytes() == b"old"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"old.flac", "x.wav"}
 
 
 def test_chain(csm: CSM, voices: list[Voice]) -> None:

@@ -415,6 +415,7 @@ def test_leases_are_parked_and_taken_up_again() -> None:
     scheduler = scheduler_of(engine)
     leases = [scheduler.lease(Conditioning()) for _ in range(9)]
     histories: list[tuple[EncodedSegment, ...]] = [()] * 9
+    spoken = [0] * 9
     rows = 0
     for turn in range(4):
         for number, lease in enumerate(leases):
@@ -426,7 +427,8 @@ def test_leases_are_parked_and_taken_up_again() -> None:
             fresh = scheduler_of(HashEngine(context=400)).submit(asked)
             assert np.array_equal(codes, fresh.result().codes)
             histories[number] = job.segments
-            assert len(job.segments) == turn + 1
+            spoken[number] += len(codes) > 0
+            assert len(job.segments) == spoken[number]
     # Each turn's text, and at most a row that ends the turn before: nothing is evaluated twice.
     assert rows <= 4 * 9 * 7
     check_free(scheduler, engine)

@@ -13,8 +13,10 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
 from csm_ggml.csm import CSM
+from csm_ggml.errors import NoSpeechError
 from csm_ggml.server.flow import PAUSE_SECONDS, Flow, Manner, SentenceReader, Sound, pieces_of
 from csm_ggml.voices.voice import Voice
+from fakes import say_nothing_of
 from server_harness import STORY, load
 
 
@@ -54,6 +56,27 @@ def test_later_pieces_have_the_voice_of_the_first_and_pauses_before_them() -> No
     [quiet] = np.nonzero(np.abs(first.samples) > 0.02)
     pause = (loud[0] + len(first.samples) - quiet[-1]) / 24_000
     assert PAUSE_SECONDS - 0.1 < pause < PAUSE_SECONDS + 0.3
+
+
+def test_the_first_piece_that_goes_well_is_the_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = "Hello there.", "How are you today?", "I am well."
+    with load() as csm:
+        say_nothing_of(monkeypatch, "Hello")
+        parts = flowed(csm, Manner(seed=5), *pieces)
+        first = csm.generate(pieces[1], seed=6)
+        voice = Voice(0, pieces[1], first.codes, csm.sample_rate, csm.frame_size)
+        second = csm.generate(pieces[2], seed=7, voice=voice).samples
+    assert [parts[0].finish_reason, len(parts[0].samples)] == ["empty", 0]
+    # No pause before the first sound.
+    assert parts[1].piece == 1 and np.abs(parts[1].samples).max() > 0
+    assert np.array_equal(joined(parts, 1)[-20_000:], first.samples[-20_000:])
+    assert np.array_equal(joined(parts, 2)[-10_000:], second[-10_000:])
+
+
+def test_nothing_said_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    say_nothing_of(monkeypatch, "")
+    with load() as csm, pytest.raises(NoSpeechError, match="nothing to say to this text"):
+        flowed(csm, Manner(seed=5), "Hello there.", "How are you?")
 
 
 def test_closing_the_stream_cancels_all_that_was_asked_for() -> None:

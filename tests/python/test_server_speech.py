@@ -21,6 +21,7 @@ import soundfile
 from csm_ggml.audio.encoders import FORMATS, MEDIA_TYPES
 from csm_ggml.server.settings import Settings
 from csm_ggml.text.lexicon import Lexicon
+from fakes import say_nothing_of
 from server_harness import LONG, TEXT, Running, running
 
 
@@ -194,6 +195,23 @@ def test_long_texts_flow_as_one_stream(server: Running) -> None:
     # It begins with the first piece, spoken as if it were alone.
     first = spoken(server, "This one sentence is said again and again.", max_seconds=1.0)
     assert streamed.body.startswith(first)
+
+
+def test_a_text_that_is_answered_with_nothing_is_an_error(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_nothing_of(monkeypatch, "unsayable")
+    text = "This is unsayable."
+    for form in ({}, {"stream": False}, {"stream_format": "sse"}, {"response_format": "pcm"}):
+        answer = server.speak(text, **form)
+        assert answer.status == 422
+        error = answer.json["error"]
+        assert (error["code"], error["param"]) == ("no_speech", "input")
+        assert "the model has nothing to say to this text" in error["message"]
+    batch = {"items": [{"input": "One."}, {"input": text}]}
+    one, two = server.ask("POST", "/v1/audio/speech/batch", batch).json["results"]
+    assert one["status"] == "success"
+    assert two["status"] == "error" and two["error"]["code"] == "no_speech"
 
 
 def test_batches_tell_what_failed_and_keep_the_rest(server: Running) -> None:

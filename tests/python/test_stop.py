@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from csm_ggml import CSM, Audio
+from csm_ggml import CSM, Audio, _core
 from csm_ggml.speech.stop import StopDetector, StopRules, level_db, resolve_stop_rules, worst
 from csm_ggml.speech.utterance import ChunkSizes
 from fakes import END, FRAME_SIZE, ScriptedEngine, request, speak
 
 LOUD = float("inf")
+PINNED = [0.8902591466903687, 0.6719982624053955, 0.2474014163017273]
 
 
 def run(
@@ -34,13 +35,14 @@ def test_the_limit() -> None:
 
 
 def test_defaults_are_on_when_codes_are_drawn_and_off_when_greedy() -> None:
-    assert resolve_stop_rules({}, greedy=False, frame_rate=12.5) == StopRules(38, -55.0, 38)
+    assert resolve_stop_rules({}, greedy=False, frame_rate=12.5) == StopRules(38, -55.0, 38, 3.2)
     assert resolve_stop_rules({}, greedy=True, frame_rate=12.5) == StopRules(None, -55.0, None)
-    asked = {"silence_seconds": 1, "loop_seconds": 2.0, "silence_db": -40}
+    asked: dict[str, Any] = {"silence_seconds": 1, "loop_seconds": 2.0, "silence_db": -40}
+    asked["max_characters_per_second"] = 25
     for greedy in (False, True):
         rules = resolve_stop_rules(asked, greedy=greedy, frame_rate=12.5)
-        assert rules == StopRules(12, -40.0, 25)
-    off = {"silence_seconds": 0, "loop_seconds": 0}
+        assert rules == StopRules(12, -40.0, 25, 2.0)
+    off = {"silence_seconds": 0, "loop_seconds": 0, "max_characters_per_second": 0}
     assert resolve_stop_rules(off, greedy=False, frame_rate=12.5) == StopRules(None, -55.0, None)
 
 
@@ -53,6 +55,8 @@ def test_defaults_are_on_when_codes_are_drawn_and_off_when_greedy() -> None:
         ({"silence_db": float("nan")}, ValueError),
         ({"loop_seconds": float("inf")}, ValueError),
         ({"loop_seconds": True}, TypeError),
+        ({"max_characters_per_second": 0.5}, ValueError),
+        ({"max_characters_per_second": "many"}, TypeError),
     ],
 )
 def test_ranges(option: dict[str, Any], error: type[Exception]) -> None:
@@ -93,6 +97,17 @@ def test_the_worst_reason_of_several_turns() -> None:
     assert worst(["eos", "eos"]) == "eos"
     assert worst(["eos", "silence"]) == "silence"
     assert worst(["max_frames", "silence", "loop", "eos"]) == "loop"
+    assert worst(["loop", "empty", "short"]) == "empty"
+
+
+def test_an_end_is_judged_by_the_text() -> None:
+    rules = StopRules(frame_characters=3.0)
+    assert rules.judge_end("Hello!", 0) == StopRules().judge_end("Hello!", 0) == "empty"
+    assert rules.judge_end("Hello there, you!", 4) == "short"
+    assert rules.judge_end("Hello there, you!", 5) == "eos"
+    # Marks take no time.
+    assert rules.judge_end("... -- (No!) -- ...", 1) == "eos"
+    assert StopRules().judge_end("Hello there, you!", 1) == "eos"
 
 
 # Drawing again
@@ -102,15 +117,16 @@ CUT = [(1, 1), (2, 2), (3, 3)]
 
 
 @pytest.mark.parametrize("chunks", [ChunkSizes(1, 1), ChunkSizes(99, 99)])
-def test_a_cut_turn_is_drawn_again_with_the_next_seed(chunks: ChunkSizes) -> None:
+def test_a_cut_turn_is_drawn_again_with_other_noise(chunks: ChunkSizes) -> None:
     engine = ScriptedEngine([[*CUT, *CUT, (4, 4), END]])
     [(_, audio)] = speak(engine, request("a", 3, seed=7, retries=5), chunks=chunks)
     assert audio.codes.tolist() == [[4, 4]]
     assert audio.samples.tolist() == [4.0] * FRAME_SIZE
     assert audio.finish_reason == "eos"
-    assert (audio.seed, audio.turns[0].seed) == (7, 9)
+    assert (audio.seed, audio.turns[0].seed, audio.turns[0].attempt) == (7, 7, 2)
     assert audio.stats.frames == 1
-    assert engine.history[0].settings["seed"] == 9
+    noise = engine.history[0].settings
+    assert (noise["seed"], noise["attempt"]) == (7, 2)
     # The attempts that failed have left nothing in the cache.
     text = [(1000,), (91,), (48,), (93,), (97,), (1001,)]
     assert engine.history[0].rows == [*text, (4, 4), END]
@@ -118,7 +134,42 @@ def test_a_cut_turn_is_drawn_again_with_the_next_seed(chunks: ChunkSizes) -> Non
 
 def test_without_retries_it_stays_cut() -> None:
     [(_, audio)] = speak(ScriptedEngine([[*CUT, END]]), request("a", 3, seed=7))
-    assert (audio.finish_reason, audio.turns[0].seed) == ("max_frames", 7)
+    assert (audio.finish_reason, audio.turns[0].attempt) == ("max_frames", 0)
+
+
+TEXT_ROWS = [(1000,), (91,), (48,), (93,), (97,), (1001,)]
+
+
+def test_an_empty_turn_is_no_success() -> None:
+    engine = ScriptedEngine([[END, END, (4, 4), END]])
+    [(_, audio)] = speak(engine, request("a", retries=2))
+    assert (audio.codes.tolist(), audio.finish_reason) == ([[4, 4]], "eos")
+    assert audio.turns[0].attempt == 2
+    assert engine.history[0].rows == [*TEXT_ROWS, (4, 4), END]
+    [(_, audio)] = speak(ScriptedEngine([[END, END]]), request("a", retries=1))
+    assert (len(audio.samples), audio.finish_reason) == (0, "empty")
+    assert audio.turns[0].finish_reason == "empty"
+
+
+def test_what_follows_an_empty_turn_does_not_know_of_it() -> None:
+    engine = ScriptedEngine([[(4, 4), END, END, (6, 6), END]])
+    chunks = speak(engine, request("[0]a[1]b[0]c"), chunks=ChunkSizes(1, 1))
+    audio = Audio.concatenate(chunk for _, chunk in chunks)
+    assert [turn.finish_reason for turn in audio.turns] == ["eos", "empty", "eos"]
+    assert audio.finish_reason == "empty"
+    words = [(1000,), (91,), (48,), (93,), (99,), (1001,)]
+    assert engine.history[0].rows == [*TEXT_ROWS, (4, 4), END, *words, (6, 6), END]
+
+
+def test_a_turn_too_short_for_its_text_is_drawn_again() -> None:
+    rules = StopRules(frame_characters=2.0)
+    script = [(1, 1), END, (2, 2), (3, 3), END, (4, 4), END, (5, 5)]
+    [(_, audio)] = speak(ScriptedEngine([script]), request("abc", retries=1, stop=rules))
+    assert (audio.codes.tolist(), audio.finish_reason) == ([[2, 2], [3, 3]], "eos")
+    # Where none is long enough, the longest loses the fewest words.
+    [(_, audio)] = speak(ScriptedEngine([script]), request("abcde", retries=2, stop=rules))
+    assert (audio.codes.tolist(), audio.finish_reason) == ([[2, 2], [3, 3]], "short")
+    assert audio.turns[0].attempt == 1
 
 
 def test_the_best_attempt_is_kept_and_what_follows_hears_that_one() -> None:
@@ -131,9 +182,11 @@ def test_the_best_attempt_is_kept_and_what_follows_hears_that_one() -> None:
     (_, first), (_, second) = speak(engine, asked, chunks=ChunkSizes(1, 1))
     assert first.codes.tolist() == [list(frame) for frame in CUT]
     assert first.samples[::FRAME_SIZE].tolist() == pytest.approx([1, 2.001, 3.002])
-    assert (first.turns[0].finish_reason, first.turns[0].seed) == ("max_frames", 8)
+    assert (first.turns[0].finish_reason, first.turns[0].attempt) == ("max_frames", 1)
     assert second.codes.tolist() == [[6, 6]]
-    assert (second.turns[0].finish_reason, second.turns[0].seed) == ("eos", 10)
+    assert (second.turns[0].finish_reason, second.turns[0].attempt) == ("eos", 1)
+    # The noise of no attempt at one turn is that of one at another.
+    assert engine.history[0].settings["attempt"] == 3
     assert second.finish_reason == "max_frames"
     words = [[(1000,), (91,), (48,), (93,), (97 + t,), (1001,)] for t in range(2)]
     assert engine.history[0].rows == [*words[0], *CUT, END, *words[1], (6, 6), END]
@@ -163,7 +216,36 @@ def test_silence_of_real_samples(csm: CSM) -> None:
     assert csm.generate("Hi.", silence_db=-90, **options).finish_reason == "max_frames"
 
 
-def test_retries_are_the_next_seeds(csm: CSM) -> None:
+def test_the_noise_of_an_attempt_is_no_seeds_noise(csm: CSM, monkeypatch: Any) -> None:
+    first = _core.uniforms(5, 0, 8, 4)
+    assert np.array_equal(first, _core.uniforms(5, 0, 8, 4, attempt=0))
+    # As it was before there were attempts: what a seed says does not change with the version.
+    assert _core.uniforms(1, 0, 1, 3)[0].tolist() == PINNED
+    again = [_core.uniforms(5, 0, 8, 4, attempt=attempt) for attempt in range(1, 4)]
+    seeds = [_core.uniforms(seed, 0, 8, 4) for seed in range(20)]
+    for noise in again:
+        assert not any(np.isin(noise, other).any() for other in seeds)
+
+    # The engine draws with it: the second attempt is what no seed nearby says.
+    ends = iter(["loop", "max_frames"])
+    monkeypatch.setattr(StopDetector, "accept", lambda *_: next(ends, "max_frames"))
+    [turn] = csm.generate("Hi.", seed=5, retries=1).turns
+    assert turn.attempt == 1
+    monkeypatch.undo()
+    options: dict[str, Any] = {"retries": 0, "max_frames": 1, "temperature": 5, "top_k": 0}
+    near = csm.generate_batch(["Hi."] * 4, seed=4, **options)
+    drawn = [audio.codes.tolist() for audio in near]
+    engine = _core.Engine(csm.model.core)
+    for attempt in range(3):
+        slot = engine.open(seed=5, attempt=attempt, temperature=5.0, top_k=0)
+        ids = np.array(csm.tokenize("Hi."), np.int32)
+        engine.append(slot, ids, np.zeros((len(ids), csm.codebooks), np.int32))
+        codes = engine.step([slot])[0].tolist()
+        assert (codes in drawn) == (codes == drawn[1]) == (attempt == 0)
+        engine.close(slot)
+
+
+def test_retries_depend_on_nothing_but_the_seed(csm: CSM) -> None:
     options: dict[str, Any] = {"max_frames": 4, "retries": 2}
     seeds = [csm.generate_codes("Hi.", seed=seed, max_frames=4) for seed in (5, 6, 7)]
     # None of the attempts ends by itself: the first is kept, deterministically.

@@ -42,11 +42,13 @@ class TurnSpan:
         text: What is said, normalised.
         start: First frame of the turn in this Audio.
         frames: Frames of the turn in this Audio.
-        finish_reason: "eos" if the model ended the turn; else "max_frames", "silence" or "loop",
-            for the rule that did; None if it goes on in the next chunk of a stream.
-        seed: Of the attempt that was kept, where turns are drawn again; else the request's.
+        finish_reason: "eos" if the model ended the turn; "empty" if it did so without a frame,
+            "short" after too few for the text; "max_frames", "silence" or "loop" for the rule that
+            ended it; None if it goes on in the next chunk of a stream.
+        seed: What makes it again: the request's, and the piece's in a long text.
         sample_start: First sample of the turn in this Audio, after the pause before it.
         samples: Samples of the turn in this Audio.
+        attempt: Which go at the turn was kept, from 0, where turns are drawn again.
     """
 
     index: int
@@ -58,6 +60,7 @@ class TurnSpan:
     seed: int
     sample_start: int = 0
     samples: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,8 +72,8 @@ class Audio:
         sample_rate: Samples per second, 24000 for Mimi.
         codes: (frames, codebooks) int32, what the samples were decoded from.
         finish_reason: "eos" if the model ended every turn itself, else the worst of how its turns
-            ended: "silence", "max_frames" or "loop"; None for a chunk of a stream that is not the
-            last.
+            ended: "silence", "max_frames", "loop", "short" or "empty"; None for a chunk of a stream
+            that is not the last.
         seed: What makes the same speech again, with the same options.
         turns: Who said what, and where.
         stats: What it cost.

@@ -24,7 +24,7 @@ class AudioWriter:
     """16-bit mono audio into a file, chunk by chunk. Use it in a `with` block.
 
     A reader sees the file when it is complete: until then, and after any error, one that was there
-    before is kept. Without a chunk there is no file. Who wants to listen meanwhile names a FIFO or
+    before is kept. Without a sample there is no file. Who wants to listen meanwhile names a FIFO or
     a device: WAV goes there chunk by chunk, with a header of unknown length, other formats at the
     end.
     """
@@ -64,6 +64,8 @@ class AudioWriter:
             AudioFileError: If libsndfile cannot write them.
             OSError: If the file cannot be written.
         """
+        if not len(samples):
+            return
         data = samples if samples.dtype == np.int16 else to_pcm16(samples)
         if self._file is None:
             self._file = OutputFile(self._path, "audio", inputs=self._inputs)

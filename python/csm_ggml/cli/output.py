@@ -90,7 +90,10 @@ class FileSink:
 
 
 class SplitSink:
-    """One audio file for each turn: `talk.wav` becomes talk-001.wav, talk-002.wav, ..."""
+    """One audio file for each turn: `talk.wav` becomes talk-001.wav, talk-002.wav, ...
+
+    A turn of which the model says nothing has none.
+    """
 
     def __init__(self, path: str, sample_rate: int, inputs: Iterable[str] = ()) -> None:
         """Take the name that the names are made of, and the files that none may replace."""
@@ -104,6 +107,8 @@ class SplitSink:
     def write(self, chunk: Audio) -> None:
         """Append the chunk to its turn's file."""
         [turn] = chunk.turns
+        if turn.finish_reason == "empty":
+            return
         if turn.index != self._turn:
             self.close(completed=True)
             self._turn = turn.index
@@ -136,6 +141,8 @@ class PipeSink:
 
     def write(self, chunk: Audio) -> None:
         """Write the chunk, at once."""
+        if not len(chunk.samples):
+            return
         pcm = chunk.pcm16().astype("<i2", copy=False).tobytes()
         write_stdout(self._header + pcm)
         self._header = b""

@@ -22,6 +22,7 @@ from csm_ggml.cli.common import (
     write_stdout,
 )
 from csm_ggml.cli.parser import checked, option
+from csm_ggml.cli.said import Said
 from csm_ggml.cli.script import LONG_TEXT_CHARACTERS, Script, read_script
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _OPTIONS = (
     "max_frames",
     "silence_seconds",
     "loop_seconds",
+    "max_characters_per_second",
     "retries",
     "voice",
     "speaker",
@@ -221,7 +223,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "--retries",
         type=option("retries"),
         metavar="N",
-        help="draw a turn again that the model does not end (default: 0, for long texts 2)",
+        help="draw a turn again that is not ended, empty or too short (default: 0, long texts: 2)",
     )
     group.add_argument(
         "--silence-seconds",
@@ -234,6 +236,12 @@ def add_parser(commands: Subparsers[Any]) -> None:
         type=option("loop_seconds"),
         metavar="SEC",
         help="end a turn that repeats itself (default: 3; 0: no)",
+    )
+    group.add_argument(
+        "--max-characters-per-second",
+        type=option("max_characters_per_second"),
+        metavar="N",
+        help="a turn with more than so many letters a second is too short (default: 40; 0: none)",
     )
     parser.set_defaults(run=run)
 
@@ -268,6 +276,9 @@ def run(args: argparse.Namespace) -> None:
         _stream(csm, text, long_form, args, options)
     else:
         audio = _speak(csm, text, args.seed, options, quiet=args.quiet)
+        said = Said()
+        said.take(audio)
+        said.check()
         if to_stdout:
             buffer = io.BytesIO()
             audio.save(buffer, format="WAV")
@@ -390,13 +401,16 @@ def _stream(
     elif args.output is not None:
         sinks.append(FileSink(args.output, csm.sample_rate, _inputs(args)))
     summary = None
+    said = Said()
     with (
         Sinks(*sinks) as out,
         closing(csm.stream(text, seed=args.seed, long_form=form, **options)) as chunks,
     ):
         for chunk in chunks:
             out.write(chunk)
+            said.take(chunk)
             summary = chunk
+        said.check(warn=form is None)
     if not args.quiet and summary is not None:
         tell(_summary(" and ".join(where), summary))
 

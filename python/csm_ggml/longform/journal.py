@@ -1,10 +1,11 @@
 """What of a long text is spoken already, on disk: an interruption loses a piece, not a book.
 
 One file beside the output: a line of JSON that says which job it belongs to, then a record for each
-piece: its sizes, how it ended, its codes (uint16), its samples (int16), and a digest of all this
-and of the digest before it. So a record that is cut, changed or out of its place is found, and with
-it everything behind it. The file is locked while it is open: one process at a time records into an
-output. A run that is not gone on with is kept under another name until its own call comes back.
+piece: whether it is its speaker's voice, its sizes, how it ended, its codes (uint16), its samples
+(int16), and a digest of all this and of the digest before it. So a record that is cut, changed or
+out of its place is found, and with it everything behind it. The file is locked while it is open:
+one process at a time records into an output. A run that is not gone on with is kept under another
+name until its own call comes back.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import numpy.typing as npt
 
 from csm_ggml.files import open_locked
 
-VERSION = 2
+VERSION = 3
 _CODE = np.dtype("<u2")
 _SAMPLE = np.dtype("<i2")
 # Mark; frames, codebooks, samples, bytes of the finish reason.
 _SIZES = struct.Struct("<4sIIII")
-_MARK = b"CSMP"
+_MARK, _VOICE_MARK = b"CSMP", b"CSMV"
 _DIGEST_BYTES = 16
 _HEADER_LIMIT = 4096
 
@@ -44,11 +45,13 @@ class Record:
         codes: (frames, codebooks) int32.
         samples: (n,) int16, trimmed, the pause before it included.
         finish_reason: How it ended.
+        is_voice: Whether what follows is spoken in its voice.
     """
 
     codes: npt.NDArray[np.int32]
     samples: npt.NDArray[np.int16]
     finish_reason: str
+    is_voice: bool = False
 
 
 def journal_path(path: str | os.PathLike[str]) -> str:
@@ -142,9 +145,10 @@ class Journal:
         Raises:
             OSError: If it cannot be written; the records before it stay.
         """
+        mark = _VOICE_MARK if record.is_voice else _MARK
         reason = record.finish_reason.encode()
         content = (
-            _SIZES.pack(_MARK, *record.codes.shape, len(record.samples), len(reason))
+            _SIZES.pack(mark, *record.codes.shape, len(record.samples), len(reason))
             + reason
             + record.codes.astype(_CODE).tobytes()
             + record.samples.astype(_SAMPLE).tobytes()
@@ -229,7 +233,8 @@ class Journal:
         mark, frames, codebooks, samples, reason = _SIZES.unpack(start)
         codes = _CODE.itemsize * frames * codebooks
         size = reason + codes + _SAMPLE.itemsize * samples
-        if mark != _MARK or size + _DIGEST_BYTES > self._size() - self._file.tell():
+        left = self._size() - self._file.tell()
+        if mark not in (_MARK, _VOICE_MARK) or size + _DIGEST_BYTES > left:
             return None
         content = self._file.read(size)
         digest = self._file.read(_DIGEST_BYTES)
@@ -242,6 +247,7 @@ class Journal:
             .reshape(frames, codebooks),
             samples=np.frombuffer(content[reason + codes :], _SAMPLE).astype(np.int16),
             finish_reason=content[:reason].decode(),
+            is_voice=mark == _VOICE_MARK,
         )
 
     def _keep_aside(self, *, asked: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from csm_ggml.speech.options import SEED_LIMIT, check_count, number
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.resolve import Known, Resolver, reading_options, speakers_of
 from csm_ggml.speech.scheduler import Scheduler
-from csm_ggml.speech.stop import worst
+from csm_ggml.speech.stop import FINISH_REASONS, UNFIT, worst
 from csm_ggml.speech.window import as_done
 from csm_ggml.text.reading import Text
 from csm_ggml.voices.prompt import EncodedSegment
@@ -30,8 +31,10 @@ MODES = ("batch", "chain")
 TRIM_DB = -50.0
 TRIM_WINDOW_SECONDS = 0.01
 TRIM_KEEP_SECONDS = 0.04
-# Who speaks without a voice sounds like the longest of so many pieces at the beginning.
+# Who speaks without a voice sounds like the longest of so many pieces at the beginning that ends
+# well; only so many are tried.
 ANCHOR_PIECES = 8
+ANCHOR_TRIES = 3
 # Nobody listens while a book is spoken: pieces that the model does not end are drawn again.
 RETRIES = 2
 
@@ -101,6 +104,8 @@ class LongReading:
         pieces: What is spoken, in order.
         seed: Of the first piece; each piece gets one more than the piece before.
         form: How it is spoken.
+        anchors: Pieces whose voice the others get, one for each speaker of whom nothing is known
+            otherwise; complete when the first piece is handed out.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class LongReading:
         self._how: dict[str, Any] = {"priority": priority, "watermark": watermark}
         self.form = long_form
         self.seed = seed
+        self.anchors: set[int] = set()
         settings = resolver.settings(options)
         if options.get("retries") is None:
             settings = replace(settings, retries=RETRIES)
@@ -153,61 +159,93 @@ class LongReading:
         for index in range(len(self.pieces)):
             resolver.checked(self.request(index))
 
-    def anchors(self) -> list[int]:
-        """Pieces that are spoken first: one for each speaker of whom nothing is known otherwise."""
-        known = {segment.turn.speaker for segment in self._conditioning.segments}
-        candidates: dict[int, list[int]] = {}
-        for index, piece in enumerate(self.pieces):
-            if piece.turn.speaker not in known:
-                candidates.setdefault(piece.turn.speaker, []).append(index)
-        return [
-            max(own[:ANCHOR_PIECES], key=lambda index: len(self.pieces[index].turn.text))
-            for own in candidates.values()
-        ]
-
     def speak(
-        self, start: int = 0, known: Mapping[int, npt.NDArray[np.int32]] | None = None
+        self,
+        start: int = 0,
+        before: tuple[npt.NDArray[np.int32], str] | None = None,
+        anchors: Mapping[int, npt.NDArray[np.int32]] | None = None,
     ) -> Generator[Audio, None, None]:
         """Speak the pieces from one on.
 
         Args:
             start: The first piece that is not spoken yet.
-            known: The codes of the piece before it, and of the anchors before it.
+            before: The codes of the piece before it, and how that ended.
+            anchors: The codes of the anchors before it.
 
         Yields:
             One Audio for each piece, in order, its silent ends trimmed and the pause before it
             added. The last one has finish_reason; stats are of all pieces so far.
         """
         totals = _Totals()
-        known = known or {}
         spoken: dict[int, Audio] = {}
-        anchors: list[tuple[int, EncodedSegment]] = []
-        for index in self.anchors():
-            if index < start:
-                codes = known[index]
-            else:
-                context = tuple(segment for _, segment in anchors)
-                spoken[index] = audio = self._say(self._after(index, context))
-                codes = audio.codes
-            anchors.append((index, EncodedSegment(self.pieces[index].turn, codes)))
-        make = self._chain if self.form.mode == "chain" else self._batch
+        voices: dict[int, EncodedSegment] = {}
+        for candidates in self._candidates():
+            known = next((index for index in candidates if index in (anchors or {})), None)
+            if anchors and known is not None:
+                voices[known] = EncodedSegment(self.pieces[known].turn, anchors[known])
+            elif (found := self._anchor(candidates, start, tuple(voices.values()))) is not None:
+                index, audio = found
+                spoken[index] = audio
+                voices[index] = EncodedSegment(self.pieces[index].turn, audio.codes)
+        self.anchors = set(voices)
+        context = tuple(voices.values())
+        if self.form.mode == "chain":
+            pieces = self._chain(start, context, spoken, before)
+        else:
+            pieces = self._batch(start, context, spoken)
         following = start
-        for index, audio in make(start, anchors, spoken, known):
+        for index, audio in pieces:
             spoken[index] = audio
             while following in spoken:
                 yield self._join(following, spoken.pop(following), totals)
                 following += 1
 
+    def _candidates(self) -> list[list[int]]:
+        """Pieces of each speaker of whom nothing is known, in the order in which they are tried."""
+        known = {segment.turn.speaker for segment in self._conditioning.segments}
+        own: dict[int, list[int]] = {}
+        for index, piece in enumerate(self.pieces):
+            if piece.turn.speaker not in known:
+                own.setdefault(piece.turn.speaker, []).append(index)
+        return [
+            sorted(
+                indices[:ANCHOR_PIECES],
+                key=lambda index: len(self.pieces[index].turn.text),
+                reverse=True,
+            )[:ANCHOR_TRIES]
+            for indices in own.values()
+        ]
+
+    def _anchor(
+        self, candidates: Sequence[int], start: int, voices: tuple[EncodedSegment, ...]
+    ) -> tuple[int, Audio] | None:
+        """The candidate whose voice its speaker gets: what went wrong must not sound on.
+
+        Those before `start` were tried when they were spoken, and are not that. The others that are
+        not taken are spoken again, in the voice of the one that is.
+        """
+        tried: list[tuple[int, Audio]] = []
+        cut_on_purpose = self._settings.length.max_frames is not None
+        for index in candidates:
+            if index < start:
+                continue
+            audio = self._say(self._after(index, voices))
+            if audio.finish_reason == "eos" or (
+                cut_on_purpose and audio.finish_reason == "max_frames"
+            ):
+                return index, audio
+            if audio.finish_reason not in UNFIT:
+                tried.append((index, audio))
+        return min(tried, key=lambda one: _order(one[1]), default=None)
+
     def _batch(
         self,
         start: int,
-        anchors: Sequence[tuple[int, EncodedSegment]],
+        context: tuple[EncodedSegment, ...],
         spoken: Mapping[int, Audio],
-        known: Mapping[int, npt.NDArray[np.int32]],
     ) -> Iterator[tuple[int, Audio]]:
         rest = [i for i in range(start, len(self.pieces)) if i not in spoken]
         yield from list(spoken.items())
-        context = tuple(segment for _, segment in anchors)
         requests = (self._after(index, context) for index in rest)
         jobs = as_done(self._scheduler, requests, self.form.batch_size, **self._how)
         with closing(jobs):  # type: ignore[type-var]
@@ -217,23 +255,20 @@ class LongReading:
     def _chain(
         self,
         start: int,
-        anchors: Sequence[tuple[int, EncodedSegment]],
+        context: tuple[EncodedSegment, ...],
         spoken: Mapping[int, Audio],
-        known: Mapping[int, npt.NDArray[np.int32]],
+        before: tuple[npt.NDArray[np.int32], str] | None,
     ) -> Iterator[tuple[int, Audio]]:
         early = dict(spoken)
-        context = tuple(segment for _, segment in anchors)
-        are_anchors = {index for index, _ in anchors}
-        before = known.get(start - 1)
         for index in range(start, len(self.pieces)):
             if index in early:
                 audio = early[index]
             else:
                 previous: tuple[EncodedSegment, ...] = ()
-                if before is not None and index - 1 not in are_anchors:
-                    previous = (EncodedSegment(self.pieces[index - 1].turn, before),)
+                if before is not None and before[1] not in UNFIT and index - 1 not in self.anchors:
+                    previous = (EncodedSegment(self.pieces[index - 1].turn, before[0]),)
                 audio = self._say(self._after(index, context, previous))
-            before = audio.codes
+            before = audio.codes, audio.finish_reason or "eos"
             yield index, audio
 
     def request(self, index: int) -> Request:
@@ -275,9 +310,17 @@ class LongReading:
         samples = trim_silence(audio.samples, rate)
         piece, form = self.pieces[index], self.form
         pause = piece.pause
-        if pause is None and index:
+        if pause is None and index and len(samples):
             pause = form.paragraph_pause if piece.paragraph else form.pause
         silence = np.zeros(round((pause or 0.0) * rate), np.float32)
+        if audio.finish_reason in ("short", "empty"):
+            empty = audio.finish_reason == "empty"
+            warnings.warn(
+                f"piece {index + 1} of {len(self.pieces)} "
+                f"{'has no speech' if empty else 'is too short for its text'} in any of "
+                f"{self._settings.retries + 1} attempts: {piece.turn.text[:60]!r}",
+                stacklevel=2,
+            )
         [turn] = audio.turns
         turn = replace(turn, index=index, sample_start=len(silence), samples=len(samples))
         samples = np.concatenate([silence, samples])
@@ -291,6 +334,10 @@ class LongReading:
             finish_reason=worst([*totals.reasons]) if last else None,
             stats=totals.stats(),
         )
+
+
+def _order(audio: Audio) -> int:
+    return FINISH_REASONS.index(audio.finish_reason or "eos")
 
 
 class _Totals:

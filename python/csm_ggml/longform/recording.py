@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from csm_ggml.audio.audio import to_pcm16
 from csm_ggml.audio.writer import AudioWriter
+from csm_ggml.errors import NoSpeechError
 from csm_ggml.files import is_stream
 from csm_ggml.longform.journal import Journal, Record, journal_path
 from csm_ggml.longform.reading import LongReading
@@ -142,15 +143,16 @@ def record(
 
     Raises:
         BlockingIOError: If another process records into the file.
+        NoSpeechError: If the model says nothing of it.
         OSError: If file or journal cannot be written.
     """
     started = time.perf_counter()
     sizes = [len(piece.turn.text) for piece in reading.pieces]
     reasons: dict[str, int] = {}
     samples = 0
-    anchors = set(reading.anchors())
     resumed = 0
-    spoken: dict[int, npt.NDArray[np.int32]] = {}
+    last: Record | None = None
+    anchors: dict[int, npt.NDArray[np.int32]] = {}
     with ExitStack() as stack:
         writer = stack.enter_context(AudioWriter(path, sample_rate))
         # What a pipe has got cannot be gone on with.
@@ -166,9 +168,9 @@ def record(
             reading.seed = journal.begin(job, reading.seed, seed_given=seed_given, resume=resume)
             for old in journal.records():
                 take(old)
-                if resumed - 1 not in anchors:
-                    spoken.pop(resumed - 1, None)
-                spoken[resumed] = old.codes
+                last = old
+                if old.is_voice:
+                    anchors[resumed] = old.codes
                 resumed += 1
         before = sum(sizes[:resumed])
         state = Progress(
@@ -180,10 +182,16 @@ def record(
             elapsed=time.perf_counter() - started,
             remaining=None,
         )
-        with closing(reading.speak(resumed, spoken)) as speech:
+        before_it = None if last is None else (last.codes, last.finish_reason)
+        with closing(reading.speak(resumed, before_it, anchors)) as speech:
             for audio in speech:
                 [turn] = audio.turns
-                piece = Record(audio.codes, to_pcm16(audio.samples), turn.finish_reason or "eos")
+                piece = Record(
+                    audio.codes,
+                    to_pcm16(audio.samples),
+                    turn.finish_reason or "eos",
+                    is_voice=turn.index in reading.anchors,
+                )
                 if journal is not None:
                     journal.add(piece)
                 take(piece)
@@ -200,6 +208,11 @@ def record(
                 )
                 if progress is not None:
                     progress(state)
+        if set(reasons) <= {"empty"}:
+            # The same command would bring the same.
+            if journal is not None:
+                journal.remove()
+            raise NoSpeechError.of([piece.turn.text for piece in reading.pieces])
         writer.close()
         if journal is not None:
             journal.remove()

@@ -1,8 +1,9 @@
 """Text into one stream of speech: short text as one utterance, long or growing text piece by piece.
 
 A piece is some whole sentences. Pieces are spoken by the same voice: the given one, or that of the
-first piece. While one is being spoken the next one is already asked for, so that the stream goes on
-where a piece ends. One piece alone is, sample for sample, what `CSM.generate` makes of it.
+first piece that went well. While one is being spoken the next one is already asked for, so that the
+stream goes on where a piece ends. One piece alone is, sample for sample, what `CSM.generate` makes
+of it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import numpy.typing as npt
 from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.csm import CSM
-from csm_ggml.errors import QueueFull
+from csm_ggml.errors import NoSpeechError, QueueFull
 from csm_ggml.longform.reading import TRIM_DB, TRIM_KEEP_SECONDS, TRIM_WINDOW_SECONDS, LongForm
 from csm_ggml.speech.job import Job
 from csm_ggml.speech.options import SEED_LIMIT
-from csm_ggml.speech.stop import worst
+from csm_ggml.speech.stop import UNFIT, worst
 from csm_ggml.text.characters import clean, has_sound, one_line
 from csm_ggml.text.sentences import group, split_sentences
 from csm_ggml.voices.voice import Voice
@@ -155,10 +156,10 @@ class Flow:
         self._csm = csm
         self._manner = manner
         self._reasons: list[str] = []
-        # The voice of later pieces, once it is known.
-        self._voices: asyncio.Future[tuple[Voice, ...]] = asyncio.get_running_loop().create_future()
-        if manner.voices:
-            self._voices.set_result(manner.voices)
+        # Of later pieces, once it is known; until then each waits for the one before.
+        self._voices = manner.voices
+        self._over = 0
+        self._news = asyncio.Condition()
 
     @property
     def finish_reason(self) -> str | None:
@@ -172,6 +173,7 @@ class Flow:
             pieces: What to say.
 
         Raises:
+            NoSpeechError: If the model says nothing of it.
             As `CSM.submit`, and what its job raises.
         """
         jobs: asyncio.Queue[tuple[str, tuple[Voice, ...], Job] | None] = asyncio.Queue()
@@ -181,15 +183,19 @@ class Flow:
         feeder.add_done_callback(lambda _: jobs.put_nowait(None))
         joint = _Joint(self._csm.sample_rate)
         number = 0
+        texts: list[str] = []
+        # What comes before the first sample: none may ever come.
+        held: list[Sound] | None = []
         try:
             while (following := await jobs.get()) is not None:
                 text, voices, job = following
                 begins = True
-                if number and len(pause := joint.pause()):
+                texts.append(text)
+                if held is None and len(pause := joint.pause()):
                     yield Sound(pause, number, text)
                 spoken: list[Audio] = []
                 async for chunk in job:
-                    if number == 0 and not self._voices.done():
+                    if not self._voices:
                         spoken.append(chunk)
                     self.frames += len(chunk.codes)
                     last = chunk.finish_reason is not None
@@ -197,14 +203,29 @@ class Flow:
                     if last:
                         self._reasons.append(str(chunk.finish_reason))
                     if last or len(samples):
-                        yield _sound(chunk, samples, number, text, begins=begins, voices=voices)
+                        part = _sound(chunk, samples, number, text, begins=begins, voices=voices)
                         begins = False
+                        if held is None:
+                            yield part
+                            continue
+                        held.append(part)
+                        if len(samples):
+                            for part in held:
+                                yield part
+                            held = None
                 open_jobs.remove(job)
                 if spoken:
-                    self._voices.set_result(_voice_of(text, spoken, self._csm))
+                    self._voices = _voice_of(spoken, self._csm)
+                async with self._news:
+                    self._over += 1
+                    self._news.notify_all()
                 ahead.release()
                 number += 1
             await feeder
+            if texts and not self.frames:
+                raise NoSpeechError.of(texts)
+            for part in held or ():
+                yield part
         finally:
             feeder.cancel()
             for job in open_jobs:
@@ -222,7 +243,10 @@ class Flow:
             async for text in pieces:
                 await ahead.acquire()
                 options = dict(self._manner.options)
-                voices = self._manner.voices if number == 0 else await self._voices
+                if not self._voices:
+                    async with self._news:
+                        await self._news.wait_for(lambda: self._voices or self._over >= number)  # noqa: B023
+                voices = self._voices
                 if voices:
                     options["voice"] = list(voices)
                 job = await self._submit(text, number, options)
@@ -261,10 +285,10 @@ def _sound(
     return Sound(samples, number, text, len(chunk.codes), chunk.finish_reason, stats, waited, known)
 
 
-def _voice_of(text: str, spoken: list[Audio], csm: CSM) -> tuple[Voice, ...]:
-    """What was spoken as the voice of what follows; none if there was nothing to hear."""
+def _voice_of(spoken: list[Audio], csm: CSM) -> tuple[Voice, ...]:
+    """What was spoken as the voice of what follows; none if it went wrong."""
     audio = Audio.concatenate(spoken)
-    if not len(audio.codes):
+    if audio.finish_reason in UNFIT:
         return ()
     speaker = audio.turns[0].speaker
     voice = Voice(speaker, audio.turns[0].text, audio.codes, csm.sample_rate, csm.frame_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from csm_ggml.errors import ContextLengthError, DeadlineExceeded, QueueFull
+from csm_ggml.errors import ContextLengthError, DeadlineExceeded, NoSpeechError, QueueFull
 
 # Seconds after which a client may ask a server again that is loading or going away.
 RETRY_SECONDS = 5
@@ -100,6 +100,9 @@ def of_speaking(error: BaseException) -> ApiError:
         return error
     if isinstance(error, QueueFull):
         return busy(error.retry_after)
+    if isinstance(error, NoSpeechError):
+        # No 500: clients repeat those by themselves, and the same seed would say the same.
+        return ApiError(422, str(error), param="input", code="no_speech")
     if isinstance(error, DeadlineExceeded):
         return ApiError(503, "the speech was not made in time", type="server_error", code="timeout")
     return internal()

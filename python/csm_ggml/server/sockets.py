@@ -194,7 +194,8 @@ class _Session:
                         await self._send(data)
                     if part.finish_reason is not None:
                         done = {"type": "audio.done", **names, "sentence_index": piece}
-                        await self._tell({**done, "total_bytes": sent, "error": False})
+                        unsaid = part.finish_reason == "empty"
+                        await self._tell({**done, "total_bytes": sent, "error": unsaid})
                         total += 1
             if data := sink.finish():
                 await self._send(data)

@@ -34,6 +34,7 @@ class Engine(Protocol):
         slot: int,
         *,
         seed: int,
+        attempt: int,
         temperature: float,
         top_k: int,
         top_p: float,

@@ -57,6 +57,7 @@ LIMITS = {
     "silence_seconds": Limits(0.001, 3_600, "seconds", zero="never"),
     "loop_seconds": Limits(0.001, 600, "seconds", zero="never"),
     "silence_db": Limits(-200, 0, "dB of full scale"),
+    "max_characters_per_second": Limits(1, 10_000, "characters a second", zero="any number"),
     "retries": Limits(0, 100, "times"),
     "batch_size": Limits(1, 256, "utterances side by side"),
     "first_chunk_frames": Limits(1, 1_000_000, "frames"),
@@ -102,13 +103,16 @@ class GenerateOptions(TypedDict, total=False):
         silence_db: The level below which a frame is near-silence, in dB of full scale. Default -55.
         loop_seconds: A turn ends when it has repeated itself for this many seconds; 0 switches the
             rule off. Default 3; 0 when temperature is 0.
+        max_characters_per_second: A turn that the model ends before it can have said so many
+            letters and digits a second is too short for its text: its finish reason is "short". 0
+            switches the rule off. Default 40; 0 when temperature is 0.
         tags: Whether numbers in brackets are speaker tags. Default: those are that stand where a
             turn can begin and that the text uses for speakers, so that a citation is none.
         normalize: "en": numbers, dates, money, units, abbreviations, addresses, markup and the like
             become English words. Default: the text stays as it is.
         lexicon: How words are to be spelled for the model: a `Lexicon`, its file or a mapping.
-        retries: How many times a turn that the model does not end by itself is generated again,
-            each time with the next seed. Default 0.
+        retries: How many times a turn is generated again that the model does not end by itself, or
+            that is empty or too short for its text, each time with other noise. Default 0.
     """
 
     temperature: float
@@ -125,6 +129,7 @@ class GenerateOptions(TypedDict, total=False):
     silence_seconds: float
     silence_db: float
     loop_seconds: float
+    max_characters_per_second: float
     tags: bool | None
     normalize: str | None
     lexicon: LexiconLike | None

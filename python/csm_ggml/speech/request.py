@@ -44,7 +44,7 @@ class Settings:
         sampling: How codes are drawn.
         length: How long a turn may become.
         stop: When a turn ends although the model does not say so.
-        retries: How often a turn that the model does not end is drawn again, with the next seed.
+        retries: How often a turn that does not end well is drawn again, with other noise.
     """
 
     sampling: Sampling = field(default_factory=Sampling)

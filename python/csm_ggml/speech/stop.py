@@ -23,9 +23,15 @@ SILENCE_DB = -55.0
 # A pattern in the first codebook that fills this time, in at least three rounds.
 LOOP_SECONDS = 3.0
 LOOP_ROUNDS = 3
+# Letters and digits a second; the fastest speech that can be understood has about 30.
+MAX_CHARACTERS_PER_SECOND = 40.0
 
-# How a turn may end, from the best to the worst.
-FINISH_REASONS = ("eos", "silence", "max_frames", "loop")
+# How a turn may end, from the best to the worst: with words that are missing.
+FINISH_REASONS = ("eos", "silence", "max_frames", "loop", "short", "empty")
+# The model itself has ended it.
+ENDED = frozenset(("eos", "short", "empty"))
+# No example of how to go on: whoever speaks after it would loop, or leave words out, too.
+UNFIT = frozenset(("loop", "short", "empty"))
 
 
 def worst(reasons: Sequence[str]) -> str:
@@ -41,11 +47,23 @@ class StopRules:
         silence_frames: Stop after so many frames in a row below `silence_db`.
         silence_db: Root mean square of a frame's samples, in dB of full scale.
         loop_frames: Stop when the first codebook repeats a pattern for so many frames.
+        frame_characters: Letters and digits for each frame beyond which a turn that the model has
+            ended is too short for its text.
     """
 
     silence_frames: int | None = None
     silence_db: float = SILENCE_DB
     loop_frames: int | None = None
+    frame_characters: float | None = None
+
+    def judge_end(self, text: str, frames: int) -> str:
+        """How a turn has ended that the model ends after so many frames of a text."""
+        if frames == 0:
+            return "empty"
+        most = self.frame_characters
+        if most is not None and sum(map(str.isalnum, text)) > most * frames:
+            return "short"
+        return "eos"
 
 
 def resolve_stop_rules(options: Mapping[str, Any], *, greedy: bool, frame_rate: float) -> StopRules:
@@ -63,6 +81,11 @@ def resolve_stop_rules(options: Mapping[str, Any], *, greedy: bool, frame_rate: 
     """
     silence = _seconds("silence_seconds", options, 0.0 if greedy else SILENCE_SECONDS)
     loop = _seconds("loop_seconds", options, 0.0 if greedy else LOOP_SECONDS)
+    rate = options.get("max_characters_per_second")
+    if rate is None:
+        rate = 0.0 if greedy else MAX_CHARACTERS_PER_SECOND
+    else:
+        rate = number("max_characters_per_second", rate)
     level = options.get("silence_db")
     level = SILENCE_DB if level is None else number("silence_db", level)
     if not -math.inf < level <= 0:
@@ -71,6 +94,7 @@ def resolve_stop_rules(options: Mapping[str, Any], *, greedy: bool, frame_rate: 
         silence_frames=max(1, round(silence * frame_rate)) if silence else None,
         silence_db=level,
         loop_frames=max(LOOP_ROUNDS, round(loop * frame_rate)) if loop else None,
+        frame_characters=rate / frame_rate if rate else None,
     )
 
 

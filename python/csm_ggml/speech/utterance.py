@@ -2,7 +2,9 @@
 
 A turn ends when all codes of a frame are zero; that frame is dropped, but its row stays in the
 cache as the end-of-audio row that the next turn expects. A turn that was cut gets that row
-appended. A turn that is to be drawn again goes back to its beginning in the same slot.
+appended. A turn that is to be drawn again goes back to its beginning in the same slot; what it
+draws then is keyed by the number of the go, so that no other seed has the same noise. A turn of
+which nothing was said is not remembered: who follows it would say nothing either.
 
 Frames become sound while the next step runs. What a frame sounds like is therefore known to the
 stop rules one frame later, and a turn's last chunk is ready one step after its last frame.
@@ -23,9 +25,8 @@ from csm_ggml.audio.stats import Stats
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.speech.dialogue import Dialogue, Prompt
 from csm_ggml.speech.engine import Costs, Engine
-from csm_ggml.speech.options import SEED_LIMIT
 from csm_ggml.speech.request import Request
-from csm_ggml.speech.stop import FINISH_REASONS, StopDetector, level_db, worst
+from csm_ggml.speech.stop import ENDED, FINISH_REASONS, StopDetector, level_db, worst
 from csm_ggml.voices.prompt import EncodedSegment
 
 
@@ -46,7 +47,7 @@ class Attempt:
     """One go at a turn.
 
     Attributes:
-        seed: Of its noise.
+        number: Of the go at this turn, from 0.
         codes: Its frames, each (codebooks,) int32, without the one that ended it.
         samples: The frames that were heard, each (frame_size,) float32.
         heard: How many frames were heard.
@@ -54,7 +55,7 @@ class Attempt:
         finish_reason: How it ended; None while it goes on.
     """
 
-    seed: int
+    number: int = 0
     codes: list[npt.NDArray[np.int32]] = field(default_factory=list)
     samples: list[npt.NDArray[np.float32]] = field(default_factory=list)
     heard: int = 0
@@ -91,7 +92,7 @@ class Utterance:
         self._geometry = geometry
         # What was handed out cannot be drawn again.
         self._chunks = WHOLE if request.settings.retries else chunks
-        self._seed = request.seed
+        self._drawn_again = 0  # in all turns: keys the noise, besides the seed
         self._prompt: Prompt | None = None
         self._began = False
         self._turns: deque[_Turn] = deque()
@@ -123,9 +124,7 @@ class Utterance:
     def enter(self, engine: Engine) -> None:
         """Begin, in the slot that the dialogue has."""
         assert self.dialogue.slot is not None
-        engine.reseed(
-            self.dialogue.slot, seed=self._seed, **self.request.settings.sampling.as_dict()
-        )
+        self._reseed(engine)
         self.dialogue.align(engine, self.request.history)
         if self.request.turns:
             self._begin_turn(0)
@@ -163,7 +162,8 @@ class Utterance:
         self._costs.lm_seconds += seconds
         attempt, codes = self.attempt, None
         if not frame.any():
-            attempt.finish_reason = "eos"
+            text = self.request.turns[self._turn.index].text
+            attempt.finish_reason = self.request.settings.stop.judge_end(text, len(attempt.codes))
         else:
             codes = frame.copy()
             level = attempt.level if attempt.codes else math.inf
@@ -234,35 +234,42 @@ class Utterance:
         return self.dialogue.begin(engine, turn, self._length())
 
     def _begin_turn(self, index: int) -> None:
-        self._turn = _Turn(index, [Attempt(self._seed)])
+        self._turn = _Turn(index, [Attempt()])
         self._turns.append(self._turn)
         self._detector = None
 
     def _draw_again(self, engine: Engine) -> None:
         self._costs.frames -= len(self.attempt.codes)
-        self._seed = (self._seed + 1) % SEED_LIMIT
-        self._turn.attempts.append(Attempt(self._seed))
+        self._drawn_again += 1
+        self._turn.attempts.append(Attempt(len(self._turn.attempts)))
         self._detector = None
         self.dialogue.cancel(engine)
+        self._reseed(engine)
+
+    def _reseed(self, engine: Engine) -> None:
         assert self.dialogue.slot is not None
         engine.reseed(
-            self.dialogue.slot, seed=self._seed, **self.request.settings.sampling.as_dict()
+            self.dialogue.slot,
+            seed=self.request.seed,
+            attempt=self._drawn_again,
+            **self.request.settings.sampling.as_dict(),
         )
 
     def _end_turn(self, engine: Engine) -> None:
-        """Keep the attempt that ended best, the first of equals, and go on to the next turn."""
+        """Keep the attempt that ended best, and go on to the next turn."""
         attempts = self._turn.attempts
-        kept = min(attempts, key=lambda a: FINISH_REASONS.index(a.finish_reason or ""))
+        kept = min(attempts, key=_badness)
         self._turn.kept = kept
         self._reasons.append(kept.finish_reason or "")
         turn = self.request.turns[self._turn.index]
         said = self._codes(kept.codes)
-        if kept is attempts[-1]:
-            self.dialogue.end(engine, turn, said, eos=kept.finish_reason == "eos")
+        if kept is attempts[-1] and len(said):
+            self.dialogue.end(engine, turn, said, eos=kept.finish_reason in ENDED)
         else:
             self._costs.frames += len(kept.codes) - len(attempts[-1].codes)
             self.dialogue.cancel(engine)
-            self.dialogue.segments.append(EncodedSegment(turn, said))
+            if len(said):
+                self.dialogue.segments.append(EncodedSegment(turn, said))
         following = self._turn.index + 1
         self.finished = following == len(self.request.turns)
         if not self.finished:
@@ -292,7 +299,8 @@ class Utterance:
             start=0,
             frames=end - start,
             finish_reason=attempt.finish_reason if over else None,
-            seed=attempt.seed,
+            seed=self.request.seed,
+            attempt=attempt.number,
             sample_start=pause,
             samples=len(samples) - pause,
         )
@@ -320,3 +328,9 @@ class Utterance:
             time_to_first_audio=self._first_audio if self._samples_out else None,
             total_seconds=time.perf_counter() - self.request.asked,
         )
+
+
+def _badness(attempt: Attempt) -> tuple[int, int]:
+    """Orders attempts from the best; among those that are too short the longest is."""
+    reason = attempt.finish_reason or ""
+    return FINISH_REASONS.index(reason), -len(attempt.codes) if reason == "short" else 0
