@@ -427,8 +427,9 @@ class CSM:
                 and so on.
             batch_size: At most so many at a time; the others wait. No more than the model's slots
                 are spoken at once.
-            **options: As in `generate`; each may also be a list with one value (or None) for each
-                text.
+            **options: As in `generate`, for all texts; or a list with one value (or None) for each
+                text. A voice's or a context's own value is a list then: `voice=[a, b]` are two
+                speakers of every text, `voice=[[a], [b]]` is a voice for each of two texts.
 
         Raises:
             ValueError: If there is more or less than one seed or option for each text, and as
@@ -473,6 +474,7 @@ class CSM:
             except (ValueError, TypeError) as error:
                 error.args = (f"text {index}: {error}",)
                 raise
+        known.warn_of_unused_voices()
 
         def results() -> Iterator[tuple[int, Audio]]:
             jobs = as_done(

@@ -88,6 +88,49 @@ def test_several_voices(csm: CSM, voice: Voice) -> None:
         csm.generate("Hi.", voice=3)  # type: ignore[arg-type]
 
 
+def test_a_voice_that_nobody_speaks_with_is_told(csm: CSM, voice: Voice, recwarn: Any) -> None:
+    unheard = "the voice of speaker 3 is not heard: the text is said by speakers 0, 1"
+    for form in (None, "chain"):
+        with pytest.warns(UserWarning, match=unheard):
+            csm.generate("[0]Hello there. [1]Hi there.", voice=voice, long_form=form, **DRAWN)
+    with pytest.warns(UserWarning, match="the voice of speaker 5 .* is said by speaker 3"):
+        csm.generate("Hi.", voice=[voice, voice.with_speaker(5)], **DRAWN)
+    with pytest.raises(ValueError, match=r"none of the voices, of speakers 3, 5, .*: speaker 1;"):
+        csm.generate("[1]Hi.", voice=[voice, voice.with_speaker(5)], **DRAWN)
+    # All texts of a batch are looked at together.
+    both = [voice, voice.with_speaker(5)]
+    recwarn.clear()
+    csm.generate_batch(["[3]Hi.", "[5]Ho."], voice=both, **DRAWN)
+    csm.generate("[3]Hi.[0]Ho.", voice=voice, **DRAWN)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="the voice of speaker 5 is not heard"):
+        csm.generate_batch(["[3]Hi.", "[3]Ho."], voice=both, **DRAWN)
+
+
+def test_a_list_of_voices_means_the_same_in_a_batch(csm: CSM, voice: Voice, tmp_path: Path) -> None:
+    second = replace(voice.with_speaker(1), codes=voice.codes[::-1].copy())
+    other = second.with_speaker(3)
+    voice.save(tmp_path / "x.voice")
+    text = "[3]A.[1]B."
+    seeds: dict[str, Any] = {**DRAWN, "seed": [3, 3]}
+    wanted = csm.generate_codes(text, voice=[voice, second], **DRAWN)
+    for voices in ([voice, second], (str(tmp_path / "x.voice"), second)):
+        for audio in csm.generate_batch([text] * 2, voice=voices, **seeds):
+            assert np.array_equal(audio.codes, wanted)
+    # A value for each text is what `generate` takes.
+    each: list[Any] = [[voice, second], [other]]
+    got = csm.generate_batch([text, "Hi."], voice=each, **seeds)
+    assert np.array_equal(got[0].codes, wanted)
+    assert np.array_equal(got[1].codes, csm.generate_codes("Hi.", voice=other, **DRAWN))
+    with pytest.raises(ValueError, match=r"text 0: each voice .*voice=\[\[a\], \[b\]\]"):
+        csm.generate_batch(["A.", "B."], voice=[voice, other], **seeds)
+    for mixed in ([voice, None], [[voice], other]):
+        with pytest.raises(TypeError, match="voice must be a list for all texts, or have a list"):
+            csm.generate_batch(["A.", "B."], voice=mixed, **seeds)
+    with pytest.raises(ValueError, match="voice has 1 values, expected one for each of 2 texts"):
+        csm.generate_batch(["A.", "B."], voice=[[voice]], **seeds)
+
+
 def test_the_prefix_is_evaluated_once(csm: CSM, voice: Voice, tmp_path: Path) -> None:
     text = len(csm.tokenize("Hello.", speaker=3))
     rows = len(csm.tokenize(voice.transcript, speaker=3)) + 11 + 1
@@ -105,7 +148,7 @@ def test_the_prefix_is_evaluated_once(csm: CSM, voice: Voice, tmp_path: Path) ->
     batch = csm.generate_batch(["Hello.", "Hi.", "[3]Hello."], voice=voice, batch_size=2, **DRAWN)
     assert all(a.stats.prefill_rows < rows for a in batch)
     assert np.array_equal(batch[0].codes, first.codes)
-    own = csm.generate_batch(["Hello."] * 2, voice=[voice, None], **{**DRAWN, "seed": [3, 3]})
+    own = csm.generate_batch(["Hello."] * 2, voice=[[voice], None], **{**DRAWN, "seed": [3, 3]})
     assert np.array_equal(own[0].codes, first.codes)
     assert np.array_equal(own[1].codes, csm.generate_codes("Hello.", **DRAWN))
 

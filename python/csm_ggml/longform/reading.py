@@ -154,6 +154,8 @@ class LongReading:
             speakers=speakers_of(voices, options.get("context")),
             **reading_options(options),
         )
+        known.spoken(voices, {piece.turn.speaker for piece in self.pieces})
+        known.warn_of_unused_voices()
         # Voices and context, which each prompt begins with.
         self._conditioning = resolver.conditioning(voices, options.get("context"), known)
         for index in range(len(self.pieces)):

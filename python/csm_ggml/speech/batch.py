@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from csm_ggml.speech.options import resolve_seed
-from csm_ggml.voices.segment import Segment
+
+# Options whose value is a list: one for each text is a list of lists.
+_LISTS = ("voice", "context")
 
 
 def batch_seeds(seed: int | Sequence[int] | None, count: int) -> list[int | None]:
@@ -31,12 +33,19 @@ def batch_options(options: Mapping[str, Any], count: int) -> list[dict[str, Any]
 
     Raises:
         ValueError: If a list has more or fewer values.
+        TypeError: If a list of voices or segments also has lists of them, or None.
     """
     per_text: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, value in options.items():
-        common = isinstance(value, str) or not isinstance(value, Sequence | np.ndarray)
-        if name == "context" and not common:
-            common = len(value) == 0 or isinstance(value[0], Segment)
+        common = not _is_list(value)
+        if name in _LISTS and not common:
+            own = [item is None or _is_list(item) for item in value]
+            common = not any(own)
+            if not common and not all(own):
+                raise TypeError(
+                    f"{name} must be a list for all texts, or have a list (or None) for each text, "
+                    "got both"
+                )
         if not common and len(value) != count:
             raise ValueError(
                 f"{name} has {len(value)} values, expected one for each of {count} texts"
@@ -44,3 +53,7 @@ def batch_options(options: Mapping[str, Any], count: int) -> list[dict[str, Any]
         for number in range(count):
             per_text[number][name] = value if common else value[number]
     return per_text
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)

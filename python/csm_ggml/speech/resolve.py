@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +55,36 @@ class Known:
         self.files: dict[str, Voice] = {}
         self.segments: dict[Segment, EncodedSegment] = {}
         self.conditionings: dict[tuple[object, ...], Conditioning] = {}
+        self._speakers: set[int] = set()
+        self._voices: dict[Voice, None] = {}
         # Beside each what it was made of, which keeps the identity of a mapping its own.
         self._lexicons: dict[str | int, tuple[object, Lexicon]] = {}
+
+    def spoken(self, voices: Sequence[Voice], speakers: Collection[int]) -> None:
+        """Take note of who speaks, with these voices.
+
+        Raises:
+            ValueError: If there are several voices, and none is of a speaker.
+        """
+        if len(voices) > 1 and not any(voice.speaker in speakers for voice in voices):
+            raise ValueError(
+                f"none of the voices, of {_named(voice.speaker for voice in voices)}, is of who "
+                f"speaks: {_named(speakers)}; tag the text with the voices' numbers, or give the "
+                "voices others with voice.with_speaker()"
+            )
+        self._speakers.update(speakers)
+        self._voices.update(dict.fromkeys(voices))
+
+    def warn_of_unused_voices(self) -> None:
+        """Say which voices are of nobody who spoke, in all that was taken note of."""
+        unused = {voice.speaker for voice in self._voices} - self._speakers
+        if unused:
+            warnings.warn(
+                f"the voice of {_named(unused)} is not heard: the text is said by "
+                f"{_named(self._speakers)}; tag it with the voice's number, or use "
+                "voice.with_speaker()",
+                stacklevel=4,
+            )
 
     def lexicon(self, value: LexiconLike | None) -> Lexicon | None:
         """The lexicon of an option, made once.
@@ -83,6 +112,13 @@ def speakers_of(voices: Sequence[Voice], context: object) -> set[int]:
     """Numbers that are speakers whatever a text says: of the voices and of the context."""
     segments = context if isinstance(context, Sequence) else ()
     return {item.speaker for item in (*voices, *segments) if isinstance(item, Voice | Segment)}
+
+
+def _named(speakers: Iterable[int]) -> str:
+    """Speakers for messages."""
+    numbers = sorted(set(speakers))
+    shown = ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+    return f"speaker {shown}" if len(numbers) == 1 else f"speakers {shown}"
 
 
 class Resolver:
@@ -124,7 +160,8 @@ class Resolver:
             text: With speaker tags, or turns.
             seed: The caller's, or None.
             options: The caller's; see `GenerateOptions`.
-            known: What was read for an earlier request of the same call.
+            known: What was read for an earlier request of the same call, which warns of voices that
+                nobody speaks with when it has all of them.
             sound: Whether samples are wanted, not only codes.
 
         Raises:
@@ -132,6 +169,7 @@ class Resolver:
         """
         asked = time.perf_counter()
         check_options(options)
+        alone = known is None
         known = Known() if known is None else known
         voices = self.voices(options.get("voice"), known)
         request = Request(
@@ -148,6 +186,9 @@ class Resolver:
             sound=sound,
             asked=asked,
         )
+        known.spoken(voices, {turn.speaker for turn in request.turns})
+        if alone:
+            known.warn_of_unused_voices()
         return self.checked(request)
 
     @staticmethod
@@ -330,7 +371,8 @@ class Resolver:
         if len(set(speakers)) < len(speakers):
             raise ValueError(
                 f"each voice needs a speaker of its own, got voices of speakers {speakers}; "
-                "create one of them with another speaker number"
+                "give one of them another number with voice.with_speaker(); for a voice for each "
+                "text of a batch, give a list for each: voice=[[a], [b]]"
             )
         segments = tuple(voice.encoded(self.prompts) for voice in voices)
         saved = None
