@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio, Voice
-from csm_ggml.audio.audio import load_audio
+from csm_ggml.audio.load import load_audio
 
 HUGE = 10**400
 

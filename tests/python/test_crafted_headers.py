@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import AudioFileError, ModelFormatError, Voice, VoiceFileError
-from csm_ggml.audio.audio import load_audio, save_samples
+from csm_ggml.audio.audio import save_samples
+from csm_ggml.audio.load import load_audio
 from csm_ggml.convert import convert, make_random, quantize_file
 from csm_ggml.convert.config import from_metadata, to_metadata
 from csm_ggml.convert.gguf_file import read_gguf

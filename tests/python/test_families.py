@@ -301,7 +301,7 @@ def test_a_small_marvis_speaks_as_in_transformers(form: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(spoken, wanted.codes[: len(spoken)])
     assert len(spoken) == 20
     with pytest.raises(ValueError, match="one segment"):
-        csm.create_voice(np.zeros(csm.frame_size, np.float32), "Hm.", prefix=True)
+        csm.create_voice(np.full(csm.frame_size, 0.1, np.float32), "Hm.", prefix=True)
 
 
 @pytest.mark.parity

@@ -230,7 +230,7 @@ def test_long_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["\u0437\u0432\u0443\u043a", "\u97f3", "caf\udce9"])
 @pytest.mark.parametrize("extension", ["wav", "flac", "ogg"])
 def test_names_that_are_not_ascii_nor_utf_8(tmp_path: Path, name: str, extension: str) -> None:
-    from csm_ggml.audio.audio import load_audio
+    from csm_ggml.audio.load import load_audio
 
     path = tmp_path / f"{name}.{extension}"
     save_samples(path, TONE, 24000)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from csm_ggml import _core
-from csm_ggml.audio.audio import load_audio
+from csm_ggml.audio.load import load_audio
 from numpy.typing import NDArray
 from reference.compare import (
     STREAMING_TOLERANCE,

@@ -62,7 +62,7 @@ def test_create(csm: CSM, sound: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one turn of speaker 0"):
         csm.create_voice(sound, "[1]Hi.")
     with pytest.raises(ContextLengthError, match="the model's context has 512"):
-        csm.create_voice(np.zeros(520 * 1920), "Hi.")
+        csm.create_voice(np.tile(sound, 60)[: 520 * 1920], "Hi.")
 
 
 def test_a_voice_is_context(csm: CSM, voice: Voice) -> None:

@@ -1,11 +1,9 @@
-"""Sound in and out: the value that speech comes as, and the one reader of audio files."""
+"""The value that speech comes as, and how it gets into files."""
 
 from __future__ import annotations
 
 import io
-import math
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +23,6 @@ _FORMATS = {
     ".flac": ("FLAC", "PCM_16"),
     ".ogg": ("OGG", "VORBIS"),
 }
-# Rates of sound in Hz: below, there is no speech; above, no device. Outside, resampling takes
-# gigabytes or forever.
-LEAST_RATE = 1_000
-MOST_RATE = 768_000
-_READ_FRAMES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -267,109 +260,3 @@ def _encoded(data: npt.NDArray[Any], sample_rate: int, format: str, subtype: str
     file = io.BytesIO()
     _encode(file, data, sample_rate, format, subtype)
     return file.getvalue()
-
-
-def load_audio(path: str | os.PathLike[str], sample_rate: int) -> npt.NDArray[np.float32]:
-    """Read any audio file that libsndfile reads as (n,) mono float32 samples at the given rate.
-
-    Channels are averaged; resampling is soxr's VHQ; the gain stays as it is.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        AudioFileError: If it is no audio file, empty, or holds NaN or infinite samples.
-    """
-    import soundfile
-
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"the path of an audio file must be a str or a Path, got {path!r}")
-    name = os.fsdecode(path)
-    if "\0" in name or not os.path.isfile(name):
-        raise FileNotFoundError(f"{name}: no such audio file")
-    try:
-        # As bytes where names are bytes: they need not be UTF-8.
-        native = name if sys.platform == "win32" else os.fsencode(name)
-        with soundfile.SoundFile(native) as file:
-            rate = check_rate(file.samplerate)
-            samples = _read_all(file)
-    except ValueError as error:
-        raise AudioFileError(f"{name}: {error}") from None
-    except (soundfile.SoundFileError, MemoryError) as error:
-        raise AudioFileError(
-            f"{name}: not an audio file that libsndfile can read: {error}"
-        ) from None
-    try:
-        return to_mono(samples, rate, sample_rate)
-    except ValueError as error:
-        raise AudioFileError(f"{name}: {error}") from None
-
-
-def _read_all(file: Any) -> npt.NDArray[np.float32]:
-    """All of an open file, (n, channels): as much as there is, whatever its header claims."""
-    blocks = [np.zeros((0, file.channels), np.float32)]
-    while len(block := file.read(_READ_FRAMES, dtype="float32", always_2d=True)):
-        blocks.append(block)
-    return np.concatenate(blocks)
-
-
-def check_rate(rate: float) -> float:
-    """A sample rate, as it was given.
-
-    Raises:
-        ValueError: If it is no rate of sound.
-        TypeError: If it is no number.
-    """
-    if isinstance(rate, str | bytes | bool) or not hasattr(rate, "__float__"):
-        raise TypeError(f"sample_rate must be a number, got {rate!r}")
-    try:
-        value = float(rate)
-    except OverflowError:
-        value = math.inf
-    if not LEAST_RATE <= value <= MOST_RATE:
-        raise ValueError(
-            f"sample_rate must be {LEAST_RATE} to {MOST_RATE} Hz, got {str(rate)[:40]}"
-        )
-    return rate
-
-
-def to_mono(samples: npt.ArrayLike, rate: float, target_rate: int) -> npt.NDArray[np.float32]:
-    """Bring samples into the form that the codec takes.
-
-    Args:
-        samples: (n,) or (n, channels); float with full scale 1, or integers scaled by their type's
-            full scale.
-        rate: Their rate in Hz, 1 kHz to 768 kHz.
-        target_rate: The rate to resample to, in Hz.
-
-    Returns:
-        (m,) float32, channels averaged.
-
-    Raises:
-        ValueError: If there are no samples, one is NaN or infinite, or shape, type or rate is not
-            right.
-        TypeError: If the rate is no number.
-    """
-    rate = check_rate(rate)
-    array = np.asarray(samples)
-    if array.ndim not in (1, 2):
-        raise ValueError(f"samples must have shape (n,) or (n, channels), got {array.shape}")
-    if array.size == 0:
-        raise ValueError("there are no samples")
-    if array.ndim == 2 and array.shape[1] > array.shape[0]:
-        raise ValueError(
-            f"samples must have shape (n,) or (n, channels), got {array.shape}; is it transposed?"
-        )
-    if array.dtype.kind == "i":
-        array = array / -float(np.iinfo(array.dtype).min)
-    elif array.dtype.kind != "f":
-        raise ValueError(f"samples must be float or signed integers, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError("some samples are NaN or infinite")
-    mono = array if array.ndim == 1 else array.mean(axis=1)
-    mono = np.ascontiguousarray(mono, dtype=np.float32)
-    if rate != target_rate:
-        import soxr
-
-        mono = soxr.resample(mono, rate, target_rate, quality="VHQ")
-        if not len(mono):
-            raise ValueError("the audio is too short to be resampled")
-    return mono

@@ -21,7 +21,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         help="audio to codes",
         description="Encode an audio file to Mimi codes; channels are averaged, rates converted.",
     )
-    parser.add_argument("audio", help="any audio file that libsndfile reads")
+    parser.add_argument("audio", help="any audio file")
     parser.add_argument(
         "-o",
         "--output",

@@ -28,7 +28,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="a recording to a voice file")
-    create.add_argument("audio", help="any audio file that libsndfile reads; about 10 seconds")
+    create.add_argument("audio", help="any audio file; about 10 seconds")
     create.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="the voice file, such as me.voice"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml import _core
-from csm_ggml.audio.audio import load_audio, to_mono
+from csm_ggml.audio.load import load_audio, to_mono
 from csm_ggml.errors import ModelFormatError
 from csm_ggml.loading.calls import core_call
 from csm_ggml.loading.codec_probe import probe
@@ -65,6 +65,27 @@ class Codec:
         self, samples: npt.ArrayLike | str | os.PathLike[str], sample_rate: int | None = None
     ) -> npt.NDArray[np.int32]:
         """See `CSM.encode`."""
+        return self.encode_samples(self.samples(samples, sample_rate))
+
+    def samples(
+        self,
+        samples: npt.ArrayLike | str | os.PathLike[str],
+        sample_rate: int | None = None,
+        *,
+        speech: bool = False,
+        most_seconds: float | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Sound as `encode_samples` takes it: (n,) mono at the model's rate.
+
+        Args:
+            samples: As in `CSM.encode`.
+            sample_rate: As in `CSM.encode`.
+            speech: As in `csm_ggml.audio.load.to_mono`.
+            most_seconds: As in `csm_ggml.audio.load.load_audio`.
+
+        Raises:
+            As `CSM.encode`.
+        """
         if not self._config["mimi.has_encoder"]:
             raise ModelFormatError(
                 "the model file holds no Mimi encoder (tensors mimi.encoder.*), so it cannot "
@@ -74,9 +95,12 @@ class Codec:
         if isinstance(samples, str | os.PathLike):
             if sample_rate is not None:
                 raise ValueError("sample_rate goes with samples; a file knows its own")
-            mono = load_audio(samples, rate)
-        else:
-            mono = to_mono(samples, rate if sample_rate is None else sample_rate, rate)
+            return load_audio(samples, rate, speech=speech, most_seconds=most_seconds)
+        own_rate = rate if sample_rate is None else sample_rate
+        return to_mono(samples, own_rate, rate, speech=speech)
+
+    def encode_samples(self, mono: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+        """The (frames, codebooks) codes of what `samples` returns."""
         step = ENCODE_FRAMES * int(self._config["mimi.frame_size"])
         with self._encoding, core_call():
             if self._encoder is None:

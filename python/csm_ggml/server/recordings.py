@@ -7,12 +7,13 @@ import io
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.audio.load import open_sound
+from csm_ggml.errors import AudioFileError
 from csm_ggml.server.problems import ApiError
 
 MAX_SECONDS = 60
 MAX_CHANNELS = 2
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
-_BLOCK = 1 << 15
 
 
 def read_recording(data: bytes) -> tuple[npt.NDArray[np.float32], int]:
@@ -26,32 +27,26 @@ def read_recording(data: bytes) -> tuple[npt.NDArray[np.float32], int]:
     Raises:
         ApiError: If it is no audio file, too long, too short, or of an odd kind.
     """
-    import soundfile
 
     def refuse(why: str) -> ApiError:
         return ApiError(400, f"audio_sample: {why}", param="audio_sample")
 
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, channels = int(file.samplerate), int(file.channels)
+        with open_sound(io.BytesIO(data)) as reader:
+            rate, channels = reader.rate, reader.channels
             if not LOWEST_RATE <= rate <= HIGHEST_RATE:
                 raise refuse(f"the sample rate must be {LOWEST_RATE} to {HIGHEST_RATE}, got {rate}")
             if channels > MAX_CHANNELS:
                 raise refuse(f"it may have {MAX_CHANNELS} channels at most, got {channels}")
-            blocks = []
-            frames = 0
-            # Without a buffer of ours, as much would be allocated as the file claims to hold.
-            buffer = np.empty((_BLOCK, channels), np.float32)
-            while got := len(file.read(out=buffer)):
-                frames += got
-                if frames > MAX_SECONDS * rate:
-                    raise refuse(f"it may be {MAX_SECONDS} seconds long at most")
-                blocks.append(buffer[:got].copy())
-    except (soundfile.LibsndfileError, RuntimeError, ValueError, OverflowError, MemoryError):
-        raise refuse("it is no audio file that can be read; send WAV, FLAC, OGG or MP3") from None
-    if frames < rate // 2:
+            samples = reader.read(MAX_SECONDS * rate)
+    except (AudioFileError, RuntimeError, ValueError, OverflowError, MemoryError):
+        raise refuse(
+            "it is no audio file that can be read; send WAV, FLAC, OGG, MP3, M4A or WebM"
+        ) from None
+    if len(samples) > MAX_SECONDS * rate:
+        raise refuse(f"it may be {MAX_SECONDS} seconds long at most")
+    if len(samples) < rate // 2:
         raise refuse("it must be half a second long at least")
-    samples = np.concatenate(blocks)
     if not np.isfinite(samples).all():
         raise refuse("some samples are NaN or infinite")
     return samples, rate

@@ -13,6 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from csm_ggml.audio.recording import check_words
 from csm_ggml.errors import ContextLengthError
 from csm_ggml.loading.codec_probe import same_codec
 from csm_ggml.loading.model import Model
@@ -312,10 +315,12 @@ class Resolver:
         Raises:
             ValueError: If the codes are not of this model, or the audio cannot be encoded.
         """
-        if known is None:
-            return segment.encoded(self.prompts, self._model.codec.encode)
+        known = Known() if known is None else known
         if segment not in known.segments:
-            known.segments[segment] = segment.encoded(self.prompts, self._model.codec.encode)
+            turn = segment.turn()
+            known.segments[segment] = segment.encoded(
+                self.prompts, lambda *sound: self._codes(turn, *sound)
+            )
         return known.segments[segment]
 
     def with_context(
@@ -347,14 +352,7 @@ class Resolver:
         """
         spoken = self.encoded(segment)
         geometry = self._model.geometry
-        # The shortest thing to say: a token between its marks, and a frame.
-        if (needed := self.prompts.segment_rows(spoken) + 4) > geometry.context_length:
-            raise ContextLengthError(
-                f"the recording, its transcript and a word to say need {needed} rows, but the "
-                f"model's context has {geometry.context_length}; use a shorter recording",
-                needed=needed,
-                available=geometry.context_length,
-            )
+        self._check_length(spoken.turn, len(spoken.codes))
         return Voice(
             speaker=spoken.turn.speaker,
             transcript=spoken.turn.text,
@@ -363,6 +361,33 @@ class Resolver:
             frame_size=geometry.frame_size,
             codec=self._model.codec.probed,
         )
+
+    def _codes(self, turn: Turn, sound: Any, sample_rate: int | None = None) -> Any:
+        """The codes of somebody's speech; what is wrong with the recording is said before."""
+        geometry, codec = self._model.geometry, self._model.codec
+        most = geometry.context_length * geometry.frame_size / geometry.sample_rate
+        samples = codec.samples(sound, sample_rate, speech=True, most_seconds=most)
+        self._check_length(turn, -(-len(samples) // geometry.frame_size))
+        for note in check_words(turn.text, len(samples) / geometry.sample_rate):
+            name = os.fsdecode(sound) if isinstance(sound, str | os.PathLike) else "the recording"
+            warnings.warn(f"{name}: {note}", stacklevel=4)
+        return codec.encode_samples(samples)
+
+    def _check_length(self, turn: Turn, frames: int) -> None:
+        """Make sure that a recording of so many frames leaves room for speech."""
+        geometry = self._model.geometry
+        nothing = np.zeros((0, geometry.codebooks), np.int32)
+        # The shortest thing to say: a token between its marks, and a frame.
+        rest = self.prompts.segment_rows(EncodedSegment(turn, nothing)) + 4
+        if (needed := rest + frames) > geometry.context_length:
+            longest = max(0, geometry.context_length - rest) / geometry.frame_rate
+            raise ContextLengthError(
+                f"the recording, its transcript and a word to say need {needed} rows or more, but "
+                f"the model's context has {geometry.context_length}; use a shorter recording, of "
+                f"at most {longest:.1f} s with this transcript",
+                needed=needed,
+                available=geometry.context_length,
+            )
 
     def _voices(self, voices: Sequence[Voice]) -> Conditioning:
         if not voices:

@@ -70,7 +70,8 @@ class Segment:
 
         Args:
             prompts: Of the model that is to speak; checks the codes.
-            encode: `CSM.encode` of that model, called where there are no codes yet.
+            encode: Makes codes of the sound, and of its rate if there is one; called where there
+                are no codes yet.
 
         Raises:
             ValueError: If the codes are not of this model, or the audio cannot be encoded.

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.audio.audio import LEAST_RATE, MOST_RATE
+from csm_ggml.audio.load import LEAST_RATE, MOST_RATE
 from csm_ggml.errors import VoiceFileError
 from csm_ggml.files import write_file
 from csm_ggml.loading.hub import short_name
