@@ -1,6 +1,7 @@
 """Names become files: aliases, folders, trios, repositories; and every way in which they do not."""
 
 import errno
+import sys
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -221,7 +222,7 @@ def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(hub.Path, "home", no_home)
+    monkeypatch.setattr(Path, "home", no_home)
     for variable in ("CSM_GGML_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(variable, raising=False)
     assert hub.user_cache().is_absolute()
@@ -262,6 +263,6 @@ def test_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CSM_GGML_CACHE", str(tmp_path))
     assert hub.user_cache() == tmp_path
     monkeypatch.delenv("CSM_GGML_CACHE")
-    monkeypatch.setattr(hub.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert hub.user_cache() == tmp_path / "xdg" / "csm-ggml"

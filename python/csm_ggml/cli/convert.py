@@ -21,7 +21,8 @@ def add_parser(commands: Subparsers[Any]) -> None:
     parser.add_argument(
         "source",
         nargs="+",
-        help="a folder, a .safetensors file, or the .gguf files of a llama.cpp conversion",
+        help="a folder, a .safetensors or .pt file, a repository of the Hugging Face hub, or the "
+        ".gguf files of a llama.cpp conversion",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="the .gguf file to write"
@@ -30,10 +31,18 @@ def add_parser(commands: Subparsers[Any]) -> None:
     parser.add_argument(
         "--mimi",
         metavar="PATH",
-        help="the codec's file or folder, Kyutai's or transformers' naming, if the source has none",
+        help="the codec's file, folder or repository, Kyutai's or transformers' naming, if the "
+        "source has none",
     )
     parser.add_argument(
-        "--tokenizer", metavar="PATH", help="tokenizer.json or its folder, if the source has none"
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer.json, its folder or repository, if the source has none",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="PATH",
+        help="the model that an adapter was trained on, if it does not name it",
     )
     parser.add_argument(
         "--name", metavar="NAME", help="the model's name for people (default: the source's)"
@@ -45,6 +54,10 @@ def add_parser(commands: Subparsers[Any]) -> None:
         help="csm-1b, miso-tts or marvis-250m: whose head widths, RoPE and prompts a checkpoint "
         "has that does not tell them and has other sizes",
     )
+    parser.add_argument(
+        "--revision", metavar="NAME", help="branch, tag or commit of the source's repository"
+    )
+    parser.add_argument("--local-files-only", action="store_true", help="never use the network")
     parser.set_defaults(run=run)
 
 
@@ -73,5 +86,8 @@ def run(args: argparse.Namespace) -> None:
         codec_type=args.codec_type,
         name=args.name,
         family=args.family,
+        base=args.base,
+        revision=args.revision,
+        local_files_only=args.local_files_only,
     )
     tell_report(report)

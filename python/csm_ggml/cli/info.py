@@ -47,26 +47,37 @@ def run(args: argparse.Namespace) -> None:
     files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
     contents = [(path, _core.gguf_info(core_path(path))) for path in files.paths]
     if args.json:
-        document = [_as_json(path, info) for path, info in contents]
+        document = [_as_json(path, info, _added(info)) for path, info in contents]
         write_stdout((json.dumps(document, indent=2) + "\n").encode())
         return
     for number, (path, info) in enumerate(contents):
         if number:
             say("")
-        _print(path, info, list_tensors=args.tensors)
+        _print(path, info, _added(info), list_tensors=args.tensors)
 
 
-def _as_json(path: Path, info: dict[str, Any]) -> dict[str, Any]:
+def _added(info: dict[str, Any]) -> tuple[str, ...]:
+    """The tokens that a fine-tune added."""
+    from csm_ggml.text.tokenizer import added_tokens
+
+    keys = info["metadata"]
+    return added_tokens(
+        *(keys.get(f"tokenizer.ggml.{key}", ()) for key in ("tokens", "token_type"))
+    )
+
+
+def _as_json(path: Path, info: dict[str, Any], added: tuple[str, ...]) -> dict[str, Any]:
     return {
         "file": os.fsencode(path).decode(errors="backslashreplace"),
         "bytes": path.stat().st_size,
         "version": info["version"],
         "metadata": {key: _short(key, value) for key, value in info["metadata"].items()},
+        "added_tokens": list(added),
         "tensors": [{**tensor, "shape": list(tensor["shape"])} for tensor in info["tensors"]],
     }
 
 
-def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
+def _print(path: Path, info: dict[str, Any], added: tuple[str, ...], *, list_tensors: bool) -> None:
     tensors = info["tensors"]
     parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
     say(str(path))
@@ -79,6 +90,11 @@ def _print(path: Path, info: dict[str, Any], *, list_tensors: bool) -> None:
     width = max((len(key) for key in info["metadata"]), default=0)
     for key, value in info["metadata"].items():
         say(f"  {key:{width}}  {_short(key, value)}")
+    if added:
+        say("")
+        say(f"Tokens that a fine-tune added ({len(added)}), each matched whole")
+        for token in added:
+            say(f"  {token}")
     say("")
     say("Weights")
     _print_parts(tensors)

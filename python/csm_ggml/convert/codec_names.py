@@ -37,11 +37,15 @@ def flat_names(tensors: Mapping[str, Stored], prefix: str = "") -> dict[str, Sto
     for name, stored in tensors.items():
         if not name.startswith(prefix):
             continue
-        name = name[len(prefix) :]
-        for pattern, replacement in _NESTED:
-            name = pattern.sub(replacement, name)
-        result[name] = stored
+        result[flat_name(name[len(prefix) :])] = stored
     return result
+
+
+def flat_name(name: str) -> str:
+    """A tensor's name without the modules that newer releases of transformers nest it in."""
+    for pattern, replacement in _NESTED:
+        name = pattern.sub(replacement, name)
+    return name
 
 
 # transformers: half-split rotary pairs

@@ -7,15 +7,13 @@ the original release's models, with the original order of rows in q and k.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
-from csm_ggml._core import ModelFormatError
+from .codec_names import flat_name
 
-from .tensors import Stored
+_WRAPPERS = ("base_model.model.", "module.", "model.", "_forward_module.")
+_INSIDE = ("_orig_mod.", "base_layer.")
 
-_WRAPPERS = ("module.", "model.", "_forward_module.")
-_COMPILED = "_orig_mod."
+_CODEC = "codec_model."
 
 _MLX_BLOCK = {
     "self_attn.q_proj.weight": "attn.q_proj.weight",
@@ -34,29 +32,14 @@ _MLX_NORM = re.compile(r"(backbone|decoder)\.norm\.weight")
 
 def plain_name(name: str) -> str:
     """The name without wrappers, MLX's ones as in the original release."""
-    name = name.replace(_COMPILED, "")
-    while name.startswith(_WRAPPERS):
-        name = name.split(".", 1)[1]
+    for word in _INSIDE:
+        name = name.replace(word, "")
+    while wrapper := next((w for w in _WRAPPERS if name.startswith(w)), None):
+        name = name.removeprefix(wrapper)
+    if name.startswith(_CODEC):
+        return _CODEC + flat_name(name.removeprefix(_CODEC))
     if layer := _MLX_LAYER.fullmatch(name):
         return f"{layer[1]}.{_MLX_BLOCK.get(layer[2], layer[2])}"
     if norm := _MLX_NORM.fullmatch(name):
         return f"{norm[1]}.norm.scale"
     return name
-
-
-def plain_names(tensors: Mapping[str, Stored], path: Path) -> dict[str, Stored]:
-    """Tensors under their plain names.
-
-    Raises:
-        ModelFormatError: two of them then have the same name.
-    """
-    renamed: dict[str, Stored] = {}
-    for name, stored in tensors.items():
-        plain = plain_name(name)
-        if plain in renamed:
-            raise ModelFormatError(
-                f"{path}: tensors {renamed[plain].name!r} and {name!r} are both {plain!r}: "
-                "expected one of them"
-            )
-        renamed[plain] = stored
-    return renamed

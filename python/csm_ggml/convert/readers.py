@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,24 @@ from csm_ggml._core import ModelFormatError
 from csm_ggml.text.prompt_format import PromptFormat
 
 from . import codec_names, families, language_names
+from .adapters import Opened, open_checkpoint
 from .checkpoint import Checkpoint
 from .codec import Codec, derive_config, open_codec
 from .config import GenerationConfig, MimiConfig, ModelConfig, TransformerConfig, check
 from .layout import Spec, expected
 from .prompts import find_prompt
+from .refusals import other_gguf
 from .rope import Rope
-from .sources import Kind, PathLike, SourceFile, candidates, merge, open_file, trio_siblings
+from .sources import (
+    Kind,
+    PathLike,
+    SourceFile,
+    merge,
+    names_of,
+    open_file,
+    open_sources,
+    trio_siblings,
+)
 from .tensors import Rows, Stored, constant
 from .tokenizer import Vocabulary, read_metadata, read_tokenizer_json
 from .transformers_config import read_generation, read_json, read_mimi, read_model
@@ -37,6 +48,7 @@ class Origin:
         items: our tensors in the order of the file, with where their values come from.
         inputs: the files read.
         notes: what a user should know, one sentence each.
+        base: name of the model that an adapter was merged into; None if there was none.
     """
 
     config: ModelConfig
@@ -45,6 +57,7 @@ class Origin:
     items: list[tuple[Spec, Rows]]
     inputs: list[Path]
     notes: list[str]
+    base: str | None = None
 
 
 def open_origin(
@@ -52,6 +65,8 @@ def open_origin(
     mimi: PathLike | None,
     tokenizer: PathLike | None,
     family: str | None = None,
+    base: PathLike | None = None,
+    find: Callable[[PathLike], Path] = Path,
 ) -> Origin:
     """Find, recognize and check a checkpoint.
 
@@ -61,6 +76,8 @@ def open_origin(
         tokenizer: `tokenizer.json` or its folder, if it is not with the source.
         family: the known model whose heads, RoPE and prompts the checkpoint has, where it does not
             tell them and has other sizes.
+        base: the model that an adapter was trained on.
+        find: turns the name of one into its path.
 
     Raises:
         ValueError: there is no such family.
@@ -69,53 +86,57 @@ def open_origin(
             engine lacks.
     """
     chosen = None if family is None else families.by_name(family)
-    files = [open_file(path) for path in candidates(source)]
+    opened = open_checkpoint(source, base, find)
+    files = opened.files
     if [f.kind for f in files] == [Kind.LLAMA_BACKBONE]:
         files += [open_file(path) for path in trio_siblings(files[0].path)]
     kinds = {file.kind for file in files}
     codec_files = [f for f in files if f.kind is Kind.CODEC]
     if mimi is not None:
-        given = [open_file(path) for path in candidates(mimi)]
+        given = open_sources(mimi)
         codec_files = [f for f in given if f.kind in (Kind.CODEC, Kind.TRANSFORMERS)]
         if not codec_files:
             raise ModelFormatError(f"{mimi}: no Mimi weights found there")
     label = str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+    if tokenizer is None and opened.adapter and (opened.adapter / "tokenizer.json").is_file():
+        tokenizer = opened.adapter
     if Kind.TRANSFORMERS in kinds or Kind.ORIGINAL in kinds:
         kind = Kind.TRANSFORMERS if Kind.TRANSFORMERS in kinds else Kind.ORIGINAL
         language = [f for f in files if f.kind is kind]
         reader = _Reader(label, language, codec_files, mimi is not None, tokenizer, chosen)
-        return reader.transformers() if kind is Kind.TRANSFORMERS else reader.original()
+        origin = reader.transformers() if kind is Kind.TRANSFORMERS else reader.original()
+        return _completed(origin, opened)
     if Kind.LLAMA_BACKBONE in kinds or Kind.LLAMA_DEPTH in kinds:
         language = [f for f in files if f.kind in (Kind.LLAMA_BACKBONE, Kind.LLAMA_DEPTH)]
         reader = _Reader(label, language, codec_files, mimi is not None, tokenizer, chosen)
-        return reader.llama_csm()
-    raise _unrecognized(label, source, files)
+        return _completed(reader.llama_csm(), opened)
+    raise _unrecognized(label, files)
 
 
-def _unrecognized(
-    label: str, source: PathLike | Sequence[PathLike], files: Sequence[SourceFile]
-) -> ModelFormatError:
+def _completed(origin: Origin, opened: Opened) -> Origin:
+    """With what was said while the files were opened, and the names of those that nobody needs."""
+    unused = [f for f in opened.files + opened.strays if f.path not in origin.inputs]
+    notes = [*opened.notes, *origin.notes]
+    if unused:
+        notes.append(f"not used: {names_of(unused)}")
+    return replace(origin, notes=notes, base=opened.base)
+
+
+def _unrecognized(label: str, files: Sequence[SourceFile]) -> ModelFormatError:
     kinds = {file.kind for file in files}
     if Kind.OWN in kinds:
         return ModelFormatError(
             f"{label}: already a csm-ggml file; to change its number format use `csm-ggml quantize`"
         )
-    if Kind.ADAPTER in kinds:
-        return ModelFormatError(
-            f"{label}: adapter weights only; merge them into the model they were trained on first"
-        )
-    folder = Path(source) if isinstance(source, str | Path) else None
-    if folder is not None and folder.is_dir():
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".pt", ".bin", ".pth"))
-        if pickles and not files:
-            return ModelFormatError(
-                f"{label}: only PyTorch pickles ({', '.join(pickles[:3])}); "
-                "use the model.safetensors of the same release"
-            )
+    for file in files:
+        if file.kind is Kind.UNKNOWN and file.metadata:
+            architecture = file.metadata.get("general.architecture")
+            return other_gguf(file.path, architecture, file.tensors)
     seen = "; ".join(f"{f.path.name}: {f.kind.value}" for f in files[:5]) or "no weights files"
     return ModelFormatError(
-        f"{label}: no CSM checkpoint ({seen}); expected safetensors of sesame/csm-1b, "
-        "a transformers folder, or sesame-csm-backbone.gguf with its decoder and kyutai-mimi.gguf"
+        f"{label}: no CSM checkpoint ({seen}); expected the weights of sesame/csm-1b, "
+        "a transformers folder, an adapter, or sesame-csm-backbone.gguf with its decoder and "
+        "kyutai-mimi.gguf"
     )
 
 

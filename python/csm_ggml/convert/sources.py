@@ -10,10 +10,13 @@ from typing import Any
 
 from csm_ggml._core import ModelFormatError
 
+from . import lora
 from .gguf_file import read_gguf
-from .names import plain_names
+from .pickle_file import SUFFIXES, read_pickle
+from .refusals import check_magic, check_weights
 from .safetensors_file import read_safetensors
 from .tensors import Stored
+from .transformers_config import read_json, shown
 
 PathLike = str | Path
 
@@ -32,7 +35,6 @@ class Kind(Enum):
 
 
 _SAFETENSORS_PREFIXES = (
-    (Kind.ADAPTER, ("base_model.model.",)),
     (
         Kind.TRANSFORMERS,
         ("backbone_model.", "depth_decoder.", "codec_model.", "embed_text_tokens.", "lm_head."),
@@ -53,40 +55,78 @@ _SAFETENSORS_PREFIXES = (
 )
 
 
+_TRAINING_STATE = ("optimizer", "scheduler", "rng_state", "training_args", "scaler")
+"""What training leaves beside the weights, by how the names of the files begin."""
+
+
 @dataclass
 class SourceFile:
-    """A file that was opened, its kind told."""
+    """A file that was opened, its kind told.
+
+    Attributes:
+        path: the file.
+        kind: what it holds.
+        tensors: by plain name.
+        metadata: keys of a GGUF file.
+        changes: LoRA changes of matrices of this file or another.
+        indexed: whether an index file lists it.
+    """
 
     path: Path
     kind: Kind
     tensors: dict[str, Stored]
     metadata: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, lora.Change] = field(default_factory=dict)
+    indexed: bool = False
 
 
-def open_file(path: Path) -> SourceFile:
+def open_file(path: Path, only: frozenset[str] | None = None) -> SourceFile:
     """Read a file's table of tensors and tell its kind.
+
+    Args:
+        path: the file.
+        only: names of the tensors that are meant, where an index file lists them.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModelFormatError: it is neither a safetensors nor a GGUF file, or damaged.
+        ModelFormatError: it is neither a safetensors nor a GGUF file nor a PyTorch checkpoint,
+            damaged, lacks a tensor that is meant, or was quantized in a way that is not read.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.suffix.lower() in (".pt", ".pth", ".bin", ".ckpt"):
-        raise ModelFormatError(
-            f"{path}: a PyTorch pickle, which can run code when it is read; "
-            "use the model.safetensors of the same release"
-        )
     with path.open("rb") as file:
-        magic = file.read(4)
-    if magic == b"GGUF":
+        magic = file.read(24)
+    if magic.startswith(b"GGUF"):
         metadata, tensors = read_gguf(path)
         return SourceFile(path, _gguf_kind(metadata, tensors), tensors, metadata)
-    tensors = plain_names(read_safetensors(path), path)
+    if path.suffix.lower() in SUFFIXES:
+        tensors = read_pickle(path)
+    else:
+        check_magic(path, magic)
+        tensors = read_safetensors(path)
+    check_weights(tensors, path)
+    if only is not None:
+        if missing := sorted(only - tensors.keys()):
+            raise ModelFormatError(
+                f"{path}: the index says that tensor {missing[0]!r} is in this file, which does "
+                "not have it: files of different checkpoints in one folder?"
+            )
+        tensors = {name: stored for name, stored in tensors.items() if name in only}
+    found = lora.split(tensors, path)
+    kind = _kind(found, path)
+    return SourceFile(path, kind, found.plain, {}, found.changes, only is not None)
+
+
+def _kind(found: lora.Split, path: Path) -> Kind:
+    # a whole checkpoint has norms, an adapter at most some of the matrices
+    if path.name.startswith("adapter_model") or (
+        found.changes and not any("norm" in name for name in found.plain)
+    ):
+        return Kind.ADAPTER
     for kind, prefixes in _SAFETENSORS_PREFIXES:
-        if any(name.startswith(prefixes) for name in tensors):
-            return SourceFile(path, kind, tensors)
-    return SourceFile(path, Kind.UNKNOWN, tensors)
+        if any(name.startswith(prefixes) for name in found.plain):
+            return kind
+    return Kind.UNKNOWN
 
 
 def _gguf_kind(metadata: dict[str, Any], tensors: dict[str, Stored]) -> Kind:
@@ -102,23 +142,75 @@ def _gguf_kind(metadata: dict[str, Any], tensors: dict[str, Stored]) -> Kind:
     return Kind.UNKNOWN
 
 
-def candidates(source: PathLike | Sequence[PathLike]) -> list[Path]:
-    """The files a user may mean by a file, a folder, or several of them.
+def open_sources(source: PathLike | Sequence[PathLike]) -> list[SourceFile]:
+    """The files that a user may mean by a file, a folder, or several of them.
+
+    In a folder, an index file says which files and tensors are meant; other files of the same kind
+    are left out. PyTorch's pickles are only looked at where there is nothing else.
 
     Raises:
         FileNotFoundError: a path does not exist.
+        ModelFormatError: a file cannot be read, or one that an index lists is missing.
     """
     paths = [source] if isinstance(source, str | Path) else list(source)
-    files: list[Path] = []
+    files: list[SourceFile] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = [*path.glob("*.safetensors"), *path.glob("*.gguf")]
-            files += sorted(p for p in found if not p.name.startswith("."))
+            found = _in_folder(path)
+            index = _read_indexes(path, found)
+            files += [open_file(p, index.get(p.name)) for p in found]
         elif path.exists():
-            files.append(path)
+            files.append(open_file(path))
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
     return files
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    shown_names = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    found = [p for p in shown_names if p.suffix in (".safetensors", ".gguf")]
+    if not found:
+        found = [
+            p
+            for p in shown_names
+            if p.suffix in SUFFIXES and not p.name.startswith(_TRAINING_STATE)
+        ]
+    return sorted(found)
+
+
+def _read_indexes(folder: Path, found: Sequence[Path]) -> dict[str, frozenset[str]]:
+    """File names to the tensors that the folder's index files say are in them."""
+    tensors: dict[str, set[str]] = {}
+    suffixes = {path.suffix for path in found}
+    for path in sorted(folder.glob("*.index.json")):
+        if Path(path.name.removesuffix(".index.json")).suffix not in suffixes:
+            continue
+        listed = read_json(path).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(f, str) for f in listed.values()):
+            raise ModelFormatError(
+                f"{path}: weight_map is {shown(listed)}, expected tensors and their files"
+            )
+        for name, file in listed.items():
+            tensors.setdefault(file, set()).add(name)
+        names = {p.name for p in found}
+        if missing := sorted(set(listed.values()) - names):
+            raise ModelFormatError(
+                f"{path}: lists {missing[0]!r}, which is not there ({len(missing)} of "
+                f"{len(set(listed.values()))} files are missing); download it again"
+            )
+    return {file: frozenset(names) for file, names in tensors.items()}
+
+
+def without_strays(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """Leave out files of a kind of which an index lists others."""
+    listed = {file.kind for file in files if file.indexed}
+    return [file for file in files if file.indexed or file.kind not in listed]
+
+
+def names_of(files: Sequence[SourceFile]) -> str:
+    """Files and what they are, for messages."""
+    listed = ", ".join(f"{file.path.name} ({file.kind.value})" for file in files[:5])
+    return listed + (f" and {len(files) - 5} more" if len(files) > 5 else "")
 
 
 def trio_siblings(backbone: Path) -> list[Path]:
@@ -129,7 +221,7 @@ def trio_siblings(backbone: Path) -> list[Path]:
 
 
 def merge(files: Sequence[SourceFile]) -> dict[str, Stored]:
-    """The tensors of all shards.
+    """The tensors of all shards, by plain name.
 
     Raises:
         ModelFormatError: two files hold a tensor of the same name.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,14 @@ class FileRows:
         return np.frombuffer(data, np.uint8).reshape(last - first, self._width)
 
 
+class RowSource(Protocol):
+    """Rows of bytes that are there when they are asked for."""
+
+    def __getitem__(self, index: Index) -> NDArray[np.uint8]:
+        """The chosen rows, (rows, bytes per row)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor in a file.
@@ -78,14 +87,14 @@ class Stored:
         shape: numpy order.
         type: ggml name of its number format, or another name that the file uses and that cannot be
             read as a weight.
-        data: (rows, bytes per row), in the file.
+        data: (rows, bytes per row), in the file, or made of what is there.
     """
 
     file: Path
     name: str
     shape: Shape
     type: str
-    data: FileRows
+    data: RowSource
 
     def values(self, index: Index = slice(None)) -> NDArray[np.float32]:
         """The chosen rows as float32, (rows, columns).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,14 @@ from csm_ggml.text.pretokenizer import LLAMA3_PATTERN
 
 from .transformers_config import read_json, shown
 
-NORMAL, CONTROL, UNUSED = 1, 3, 5
+NORMAL, CONTROL, ADDED, UNUSED = 1, 3, 4, 5
 _MOST_TOKENS = 1 << 24
 
 BOS_TEXT, EOS_TEXT = "<|begin_of_text|>", "<|end_of_text|>"
 """Llama 3's marks around every segment."""
+
+_CONTROL_TEXT = re.compile(r"<\|.*\|>|</?s>|<(unk|pad|mask|bos|eos)>|\[(UNK|PAD|BOS|EOS|MASK)\]")
+"""What marks look like that are no part of a text; other tokens a fine-tune added for its texts."""
 
 _CUTTINGS: dict[tuple[str, ...], str] = {
     (LLAMA3_PATTERN, "bytes"): "llama-bpe",
@@ -33,7 +37,7 @@ class Vocabulary:
     Attributes:
         tokens: by id, in the printable byte alphabet of GPT-2.
         merges: `"left right"` by rank.
-        token_types: by id; 1 normal, 3 control.
+        token_types: by id; 1 normal, 3 control, 4 added by a fine-tune and matched whole.
         bos: id set before every segment.
         eos: id set after every segment.
         pre: how text is cut before merging, a name from llama.cpp.
@@ -96,13 +100,19 @@ def read_tokenizer_json(path: Path, marks: tuple[str, str] | None = None) -> Voc
     model = _object(content.get("model"), "model", path)
     kind = model.get("type", "BPE")
     ids = dict(_object(model.get("vocab"), "model.vocab", path))
+    base = set(ids)
     special = {}
+    added = {}
     for entry in _list(content.get("added_tokens") or [], "added_tokens", path):
         token = _object(entry, "an entry of added_tokens", path)
         text = _string(token.get("content"), "content of an added token", path)
         ids[text] = index = token.get("id")
-        if token.get("special"):
-            special[index if isinstance(index, int) else -1] = text
+        number = index if isinstance(index, int) else -1
+        if token.get("special") and (text in base or _CONTROL_TEXT.fullmatch(text)):
+            special[number] = text
+        else:
+            _check_plain(token, text, path)
+            added[number] = text
     pairs = [_merge(merge, path) for merge in _list(model.get("merges"), "model.merges", path)]
     for text, index in ids.items():
         if type(index) is not int or not 0 <= index < _MOST_TOKENS:
@@ -122,15 +132,27 @@ def read_tokenizer_json(path: Path, marks: tuple[str, str] | None = None) -> Voc
     token_types = [UNUSED] * count
     for text, index in ids.items():
         tokens[index], token_types[index] = text, NORMAL
-    for index, text in special.items():
-        tokens[index], token_types[index] = text, CONTROL
+    for kind, found in ((ADDED, added), (CONTROL, special)):
+        for index, text in found.items():
+            tokens[index], token_types[index] = text, kind
     settings = path.with_name("tokenizer_config.json")
     names = read_json(settings) if settings.is_file() else {}
     template = _template(content.get("post_processor"))
     before, after = template or marks or (None, None)
     bos = _find(ids, (before, BOS_TEXT), names.get("bos_token"), "bos_token", path)
     eos = _find(ids, (after, EOS_TEXT), names.get("eos_token"), "eos_token", path)
+    token_types[bos] = token_types[eos] = CONTROL
     return Vocabulary(tokens, pairs, token_types, bos, eos, pre)
+
+
+def _check_plain(token: Mapping[str, Any], text: str, path: Path) -> None:
+    """Raise ModelFormatError where an added token is matched in a way that the engine has not."""
+    for flag in ("lstrip", "rstrip", "single_word"):
+        if token.get(flag):
+            raise ModelFormatError(
+                f"{path}: the added token {text[:60]!r} has {flag} set, expected none of lstrip, "
+                "rstrip and single_word"
+            )
 
 
 def _object(value: object, what: str, path: Path) -> dict[str, Any]:

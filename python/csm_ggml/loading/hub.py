@@ -6,25 +6,21 @@ llama.cpp's pull request #12648, told apart by their file names.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from csm_ggml import _core
 from csm_ggml.errors import ModelFormatError, ModelNotFoundError
+from csm_ggml.fetching import Hub, user_cache
 from csm_ggml.loading.backends import core_path
+
+__all__ = ["CSM_1B", "DEMO", "ModelFiles", "resolve", "short_name", "user_cache"]
 
 DEMO = "demo"
 CSM_1B = "csm-1b"
-CACHE_VARIABLE = "CSM_GGML_CACHE"
-# How long the hub may take to answer.
-HUB_SECONDS = 15.0
 
 _CSM_1B_REPOSITORY = "ggml-org/sesame-csm-1b-GGUF"
 _CSM_1B_FILES = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")
@@ -81,7 +77,7 @@ def resolve(
         paths = [Path(path) for path in name_or_path]
         return ModelFiles(", ".join(map(str, paths)), _trio_or_single(paths, "the given files"))
     name = os.fsdecode(name_or_path)
-    hub = _Hub(revision, local_files_only, cache_dir, token)
+    hub = Hub(revision, local_files_only, cache_dir, token)
     if name == DEMO:
         return ModelFiles(DEMO, (_PACKAGED_DEMO,), "a tiny voice to try things out with")
     if name == CSM_1B:
@@ -93,7 +89,7 @@ def resolve(
     if name and path.exists():
         return ModelFiles(name, _around_file(path))
     if _REPOSITORY.fullmatch(name) and not (name.count("/") == 1 and name.endswith(".gguf")):
-        return ModelFiles(name, hub.model(name))
+        return ModelFiles(name, _on_hub(hub, name))
     raise ModelNotFoundError(
         f"{name}: no such file or folder, and neither an alias ({DEMO}, {CSM_1B}) nor a hub "
         "repository (owner/name)"
@@ -132,28 +128,6 @@ def _without_folders(name: str) -> str:
     if _REPOSITORY.fullmatch(name) and not os.path.exists(name):
         return name
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
-
-
-def user_cache() -> Path:
-    """The folder for files that this package makes for itself."""
-    if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder)
-    variable = {"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")
-    if variable and (folder := os.environ.get(variable)):
-        return Path(folder) / "csm-ggml"
-    if (home := _home()) is None:
-        # Not one that other users could have made beforehand.
-        return Path(tempfile.gettempdir()) / f"csm-ggml-{getattr(os, 'getuid', int)()}"
-    below = {"win32": "AppData/Local", "darwin": "Library/Caches"}.get(sys.platform, ".cache")
-    return home / below / "csm-ggml"
-
-
-def _home() -> Path | None:
-    """The user's folder; None where there is none, as for a user without an entry."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
@@ -253,143 +227,12 @@ def _trio_or_single(paths: Sequence[Path], where: str) -> tuple[Path, ...]:
     )
 
 
-@dataclass(frozen=True)
-class _Hub:
-    """Fetches from the Hugging Face hub; its slow library is imported only when needed."""
-
-    revision: str | None
-    local_files_only: bool
-    cache_dir: str | os.PathLike[str] | None
-    token: str | bool | None
-
-    def model(self, name: str) -> tuple[Path, ...]:
-        """The files of "owner/name" or "owner/name/file.gguf"."""
-        owner, repository, *file = name.split("/", 2)
-        repository = f"{owner}/{repository}"
-        if file:
-            return self.files(repository, (file[0],))
-        if (names := self._list(repository)) is None:
-            return self._cached(repository)
-        return self.files(repository, _choose(names, repository))
-
-    def files(self, repository: str, names: Sequence[str]) -> tuple[Path, ...]:
-        """Files of a repository, from the cache or the network.
-
-        As one snapshot: without a network, the hub library then waits for it once and not per file.
-        """
-        with _HubErrors(repository):
-            folder = self._snapshot(repository, list(names), local=self.local_files_only)
-        for name in names:
-            if not (folder / name).exists():
-                raise ModelNotFoundError(
-                    f"{repository}/{name}: the repository has no such file, or it is not in the "
-                    "local cache and the Hugging Face hub could not be reached"
-                )
-        return tuple(folder / name for name in names)
-
-    def _snapshot(self, repository: str, patterns: list[str], *, local: bool) -> Path:
-        """The folder that holds a repository's files."""
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        def get(local: bool) -> Path:
-            return Path(
-                snapshot_download(
-                    repository,
-                    allow_patterns=patterns,
-                    local_files_only=local,
-                    **self._options(),
-                )
-            )
-
-        try:
-            return get(local)
-        except OSError as error:
-            if local or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC):
-                raise
-            # The cache cannot be written; what is in it will do.
-            try:
-                return get(True)
-            except LocalEntryNotFoundError:
-                raise error from None
-
-    def _list(self, repository: str) -> list[str] | None:
-        """Names in the repository; None if the hub is not to be asked or cannot be reached."""
-        if self.local_files_only:
-            return None
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-        with _HubErrors(repository):
-            try:
-                # Of the ways to list, the one that asks once: others wait and ask again.
-                api = HfApi(token=self.token)
-                found = api.model_info(repository, revision=self.revision, timeout=HUB_SECONDS)
-                return [file.rfilename for file in found.siblings or ()]
-            except HfHubHTTPError:
-                raise
-            except (OfflineModeIsEnabled, OSError):
-                return None
-            except Exception as error:
-                # The HTTP client under huggingface_hub has changed between its versions, and so
-                # have its errors.
-                if "Connect" in type(error).__name__ or "Timeout" in type(error).__name__:
-                    return None
-                raise
-
-    def _cached(self, repository: str) -> tuple[Path, ...]:
-        with _HubErrors(repository):
-            folder = self._snapshot(repository, ["*.gguf"], local=True)
-        return _in_folder(folder)
-
-    def _options(self) -> dict[str, Any]:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        cache = self.cache_dir
-        if cache is None and HF_HUB_CACHE.startswith("~"):  # without a home, it is the name's
-            cache = user_cache() / "hub"
-        return {
-            "revision": self.revision,
-            "cache_dir": cache,
-            "token": self.token,
-        }
-
-
-class _HubErrors:
-    """Turns the hub library's many errors into one that says what to do."""
-
-    def __init__(self, repository: str) -> None:
-        self._what = repository
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(
-            error, ModelNotFoundError | ModelFormatError
-        ):
-            return
-        from huggingface_hub import errors
-
-        if isinstance(error, errors.GatedRepoError):
-            reason = "access is gated: accept its terms on huggingface.co and run `hf auth login`"
-        elif isinstance(error, errors.RepositoryNotFoundError):
-            reason = (
-                "no such file or folder here, and no such repository on the Hugging Face hub (or "
-                "it is private: run `hf auth login`)"
-            )
-        elif isinstance(error, errors.RevisionNotFoundError):
-            reason = "the repository has no such revision"
-        elif isinstance(error, errors.LocalEntryNotFoundError):
-            reason = (
-                "no such file or folder here, not in the local cache, and the Hugging Face hub was "
-                "not asked or could not be reached; "
-                "check the path or the network, or download the files elsewhere and give their path"
-            )
-        elif isinstance(error, errors.HFValidationError):
-            reason = str(error)
-        elif isinstance(error, OSError):
-            reason = f"cannot be fetched: {error}"
-        else:
-            return
-        raise ModelNotFoundError(f"{self._what}: {reason}") from error
+def _on_hub(hub: Hub, name: str) -> tuple[Path, ...]:
+    """The files of "owner/name" or "owner/name/file.gguf"."""
+    owner, repository, *file = name.split("/", 2)
+    repository = f"{owner}/{repository}"
+    if file:
+        return hub.files(repository, (file[0],))
+    if (names := hub.names(repository)) is None:
+        return _in_folder(hub.snapshot(repository, ["*.gguf"], local=True))
+    return hub.files(repository, _choose(names, repository))

@@ -7,10 +7,10 @@ Control tokens are left out of the vocabulary that text is matched against: the 
 `<|end_of_text|>` in a user's text is read aloud like any other, it never ends a segment.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
 from csm_ggml.errors import ModelFormatError
 from csm_ggml.text.pretokenizer import LLAMA3_PATTERN
@@ -26,7 +26,7 @@ _PRE_TOKENIZERS: dict[str, tuple[tuple[str, ...], bool]] = {
     "smollm": ((r"\p{N}", _GPT2), False),
 }
 
-_NORMAL_TOKEN = 1
+_NORMAL_TOKEN, _ADDED_TOKEN = 1, 4
 
 # Typographic marks, and what people type for them. A vocabulary that has no token of its own for a
 # mark was made of texts without it: its bytes would be noise to the model.
@@ -45,6 +45,7 @@ class TextTokenizer:
     Attributes:
         bos: Id set before every segment.
         eos: Id set after every segment's text.
+        added: Tokens that a fine-tune added, such as `<laugh>`; matched whole wherever they stand.
     """
 
     def __init__(self, description: Mapping[str, Any], prompt: PromptFormat | None = None) -> None:
@@ -81,7 +82,10 @@ class TextTokenizer:
             [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
             + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-
+        self.added = added_tokens(description["tokens"], description["token_type"])
+        self._tokenizer.add_tokens(
+            [AddedToken(text, special=False, normalized=False) for text in self.added]
+        )
         self._folds = str.maketrans(
             {mark: typed for mark, typed in _TYPED.items() if self._prefers(typed, mark)}
         )
@@ -104,6 +108,12 @@ class TextTokenizer:
         return [self.bos, *self.encode(self._prompt.write(speaker, text)), self.eos]
 
 
+def added_tokens(tokens: Sequence[bytes], types: Sequence[int]) -> tuple[str, ...]:
+    """The tokens that a fine-tune added to a vocabulary."""
+    found = zip(tokens, types, strict=False)
+    return tuple(token.decode("utf-8", "replace") for token, kind in found if kind == _ADDED_TOKEN)
+
+
 def _bpe(description: Mapping[str, Any], ignore_merges: bool) -> models.BPE:
     tokens: list[bytes] = description["tokens"]
     types: list[int] = description["token_type"] or [_NORMAL_TOKEN] * len(tokens)
@@ -116,7 +126,7 @@ def _bpe(description: Mapping[str, Any], ignore_merges: bool) -> models.BPE:
         vocabulary = {
             token.decode("utf-8"): index
             for index, (token, type_) in enumerate(zip(tokens, types, strict=True))
-            if type_ == _NORMAL_TOKEN
+            if type_ in (_NORMAL_TOKEN, _ADDED_TOKEN)
         }
         merges = [_split_merge(merge.decode("utf-8")) for merge in description["merges"]]
         return models.BPE(vocab=vocabulary, merges=merges, ignore_merges=ignore_merges)
