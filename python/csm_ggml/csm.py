@@ -118,6 +118,7 @@ class CSM:
         cls,
         name_or_path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = hub.DEMO,
         *,
+        preset: str | None = None,
         device: str = "auto",
         threads: int | None = None,
         revision: str | None = None,
@@ -134,7 +135,12 @@ class CSM:
             name_or_path: "demo"; "csm-1b" (fetched from ggml-org/sesame-csm-1b-GGUF); a hub
                 repository "owner/name", or a file of one, "owner/name/file.gguf"; a folder; a
                 .gguf file; or the three files of a llama.cpp conversion (one of them is enough if
-                the others lie beside it).
+                the others lie beside it). With a preset also "miso-tts", "marvis-250m", and PyTorch
+                weights: a folder, file or repository, a fine-tune or an adapter.
+            preset: "fast", "balanced", "high" or "exact": the number formats of
+                docs/QUANTIZATION.md. The model is converted once, into this package's cache (with a
+                progress bar where stderr is a terminal), and loaded from there at once from then
+                on. None: as it is.
             device: "auto" takes a GPU if there is one, else the CPU; or the name of a device as
                 `csm-ggml doctor` lists it.
             threads: CPU threads; default is the physical cores that this process may use.
@@ -151,6 +157,8 @@ class CSM:
         Raises:
             ModelNotFoundError: If there is no such model, or it cannot be fetched.
             ModelFormatError: If a file is damaged, incomplete or of another kind.
+            ValueError: If the preset is unknown.
+            OSError: If the cache of converted models cannot be written.
             BackendError: If the device cannot be used or has too little memory.
         """
         threads = default_threads() if threads is None else check_count("threads", threads)
@@ -159,10 +167,13 @@ class CSM:
             "local_files_only": local_files_only,
             "cache_dir": cache_dir,
         }
-        model = Model.load(name_or_path, device=device, threads=threads, token=token, **where)
+        model = Model.load(
+            name_or_path, device=device, threads=threads, preset=preset, token=token, **where
+        )
         csm = cls(model, slots=slots, queue=queue, realtime=realtime)
         csm._origin = {
             "name_or_path": _absolute(name_or_path),
+            "preset": preset,
             "device": device,
             "threads": threads,
             **where,

@@ -26,6 +26,8 @@ COMMANDS = (
     "speak",
     "voice",
     "serve",
+    "models",
+    "download",
     "convert",
     "quantize",
     "make_random",

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from csm_ggml.cli import process
-from csm_ggml.cli.parser import option
+from csm_ggml.cli.parser import checked, option
 
 if TYPE_CHECKING:
     from csm_ggml.csm import CSM
+    from csm_ggml.loading.hub import ModelFiles
 
 PROGRAM = "csm-ggml"
 STDOUT = "standard output"
@@ -53,6 +54,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="demo, csm-1b, a .gguf file, a folder or a hub repository (default: %(default)s)",
     )
+    add_preset_argument(group)
     group.add_argument(
         "--revision", metavar="NAME", help="branch, tag or commit of a hub repository"
     )
@@ -71,18 +73,73 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_preset_argument(parser: argparse._ActionsContainer) -> None:
+    """The option for number formats of a model that is loaded."""
+    parser.add_argument(
+        "--preset",
+        type=checked(preset_name),
+        metavar="NAME",
+        help="number formats: fast (q4_0), balanced (q8_0, depth decoder q4_0), high (q8_0), exact "
+        "(f32); the model is converted once, into the cache (default: as it is)",
+    )
+
+
+def preset_name(name: str) -> str:
+    """Type of arguments that are a preset.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    from csm_ggml.convert import QUANTIZATION_PRESETS
+
+    if name not in QUANTIZATION_PRESETS:
+        known = ", ".join(QUANTIZATION_PRESETS)
+        raise ValueError(f"there is no preset {name!r}, expected one of {known}")
+    return name
+
+
+def find_model(args: argparse.Namespace, *, quiet: bool = False) -> ModelFiles:
+    """What the options of `add_model_arguments` name, converted if they ask for it."""
+    from csm_ggml.loading import prepared
+
+    if args.preset is not None and not quiet:
+        tell(f"preset {args.preset}: {args.model} is converted into the cache at its first use")
+    return prepared.find(
+        args.model,
+        args.preset,
+        revision=args.revision,
+        local_files_only=args.local_files_only,
+        progress=not quiet,
+    )
+
+
 def load_model(args: argparse.Namespace, *, quiet: bool = False) -> CSM:
     """Load what the options of `add_model_arguments` say, and tell on stderr what that is."""
     from csm_ggml.csm import CSM
     from csm_ggml.loading import hub
 
-    files = hub.resolve(args.model, revision=args.revision, local_files_only=args.local_files_only)
+    files = find_model(args, quiet=quiet)
     if not quiet:
         text = f"model {files.name}" + (f" ({files.note})" if files.note else "")
         if files.name == hub.DEMO:
             text += f"; --model {hub.CSM_1B} is the real one"
         tell(text)
     return CSM.from_pretrained(files.paths, device=args.device, threads=args.threads)
+
+
+def tell_if_slow(args: argparse.Namespace, seconds: float, speech_seconds: float) -> None:
+    """Say when speech took longer to make than to hear, and what would help.
+
+    Args:
+        args: With the options of `add_model_arguments`.
+        seconds: What it took.
+        speech_seconds: What can be heard.
+    """
+    if not seconds > speech_seconds > 0:
+        return
+    quicker = "a GPU makes" if args.preset == "fast" else "--preset fast, or a GPU, makes"
+    share = speech_seconds / seconds
+    tell(f"that was slower than real time ({share:.2f} times); {quicker} it quicker")
 
 
 def tell(message: str, *, before: str = "") -> None:

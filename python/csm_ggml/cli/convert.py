@@ -72,9 +72,17 @@ def _family(name: str) -> str:
 def run(args: argparse.Namespace) -> None:
     """Convert."""
     check_output(args.output, "model", inputs=[*args.source, args.mimi, args.tokenizer])
-    from csm_ggml.convert import convert
+    from csm_ggml.convert import FAMILIES, convert
+    from csm_ggml.loading.aliases import ALIASES
 
     sources = [path for name in args.source for path in local_paths(name)]
+    alias = ALIASES.get(args.source[0]) if len(args.source) == 1 else None
+    if alias is not None and alias.repository is not None and not alias.files:
+        sources = [alias.repository]
+        args.mimi = args.mimi or alias.mimi
+        args.tokenizer = args.tokenizer or alias.tokenizer
+        args.family = args.family or (alias.name if alias.name in FAMILIES else None)
+        args.name = args.name or alias.name
     report = convert(
         sources[0] if len(sources) == 1 else sources,
         args.output,

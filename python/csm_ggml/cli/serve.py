@@ -208,6 +208,7 @@ def _load(args: argparse.Namespace, hook: Any) -> CSM:
 
     csm = CSM.from_pretrained(
         args.model,
+        preset=args.preset,
         device=args.device,
         threads=args.threads,
         revision=args.revision,

@@ -19,6 +19,7 @@ from csm_ggml.cli.common import (
     load_model,
     speaker,
     tell,
+    tell_if_slow,
     write_stdout,
 )
 from csm_ggml.cli.parser import checked, option
@@ -287,6 +288,7 @@ def run(args: argparse.Namespace) -> None:
             audio.save(args.output)
         if not args.quiet:
             tell(_summary("standard output" if to_stdout else args.output, audio))
+            tell_if_slow(args, audio.stats.total_seconds, audio.stats.audio_seconds)
 
 
 def _inputs(args: argparse.Namespace) -> list[str]:
@@ -380,6 +382,8 @@ def _record(
             f"{recording.pieces} pieces{resumed} (finish reasons: {reasons}), "
             f"seed {recording.seed}"
         )
+        if not recording.resumed:
+            tell_if_slow(args, recording.seconds, recording.duration)
 
 
 def _stream(
@@ -413,6 +417,7 @@ def _stream(
         said.check(warn=form is None)
     if not args.quiet and summary is not None:
         tell(_summary(" and ".join(where), summary))
+        tell_if_slow(args, summary.stats.total_seconds, summary.stats.audio_seconds)
 
 
 def _speak(

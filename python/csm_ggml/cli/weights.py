@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from csm_ggml.cli.common import size, tell
+from csm_ggml.cli.common import preset_name, size, tell
 from csm_ggml.cli.parser import checked
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_type_arguments(
     if presets:
         group.add_argument(
             "--preset",
-            type=checked(_preset),
+            type=checked(preset_name),
             metavar="NAME",
             help="types that go well together: fast (q4_0), balanced (q8_0, depth decoder q4_0), "
             "high (q8_0), exact (f32)",
@@ -67,15 +67,6 @@ def _type() -> Callable[[str], str]:
         return name.lower()
 
     return checked(check)
-
-
-def _preset(name: str) -> str:
-    from csm_ggml.convert import QUANTIZATION_PRESETS
-
-    if name not in QUANTIZATION_PRESETS:
-        known = ", ".join(QUANTIZATION_PRESETS)
-        raise ValueError(f"there is no preset {name!r}, expected one of {known}")
-    return name
 
 
 def tell_report(report: Report) -> None:

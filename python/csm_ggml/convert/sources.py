@@ -142,6 +142,15 @@ def _gguf_kind(metadata: dict[str, Any], tensors: dict[str, Stored]) -> Kind:
     return Kind.UNKNOWN
 
 
+def is_own(path: Path) -> bool:
+    """Whether a file is one of ours."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        magic = file.read(4)
+    return magic == b"GGUF" and open_file(path).kind is Kind.OWN
+
+
 def open_sources(source: PathLike | Sequence[PathLike]) -> list[SourceFile]:
     """The files that a user may mean by a file, a folder, or several of them.
 

@@ -15,15 +15,13 @@ from pathlib import Path, PurePosixPath
 from csm_ggml import _core
 from csm_ggml.errors import ModelFormatError, ModelNotFoundError
 from csm_ggml.fetching import Hub, user_cache
+from csm_ggml.loading.aliases import ALIASES
 from csm_ggml.loading.backends import core_path
 
 __all__ = ["CSM_1B", "DEMO", "ModelFiles", "resolve", "short_name", "user_cache"]
 
 DEMO = "demo"
 CSM_1B = "csm-1b"
-
-_CSM_1B_REPOSITORY = "ggml-org/sesame-csm-1b-GGUF"
-_CSM_1B_FILES = ("sesame-csm-backbone.gguf", "sesame-csm-decoder.gguf", "kyutai-mimi.gguf")
 
 # Trained for this package; docs/DEMO_VOICE.md says what it is.
 _PACKAGED_DEMO = Path(__file__).parent.parent / "data" / "demo.gguf"
@@ -59,9 +57,9 @@ def resolve(
     """Find a model, and fetch it from the Hugging Face hub if it is not here yet.
 
     Args:
-        name_or_path: "demo" or "csm-1b"; a .gguf file, one of three files that belong together, or
-            all three; a folder that holds a model; a hub repository "owner/name", or a file of
-            one, "owner/name/file.gguf".
+        name_or_path: A name of `ALIASES`, such as "demo" or "csm-1b"; a .gguf file, one of three
+            files that belong together, or all three; a folder that holds a model; a hub repository
+            "owner/name", or a file of one, "owner/name/file.gguf".
         revision: Branch, tag or commit of the hub repository.
         local_files_only: Never use the network.
         cache_dir: The hub cache; default is huggingface_hub's.
@@ -78,11 +76,12 @@ def resolve(
         return ModelFiles(", ".join(map(str, paths)), _trio_or_single(paths, "the given files"))
     name = os.fsdecode(name_or_path)
     hub = Hub(revision, local_files_only, cache_dir, token)
-    if name == DEMO:
-        return ModelFiles(DEMO, (_PACKAGED_DEMO,), "a tiny voice to try things out with")
-    if name == CSM_1B:
-        files = hub.files(_CSM_1B_REPOSITORY, _CSM_1B_FILES)
-        return ModelFiles(name, files, f"Sesame's CSM-1B, {_CSM_1B_REPOSITORY}")
+    if (alias := ALIASES.get(name)) is not None:
+        if alias.repository is None:
+            return ModelFiles(name, (_PACKAGED_DEMO,), alias.note)
+        if not alias.files:
+            raise NotConvertedError(name, name)
+        return ModelFiles(name, hub.files(alias.repository, alias.files), alias.note)
     path = Path(os.path.expanduser(name))
     if name and path.is_dir():
         return ModelFiles(name, _in_folder(path))
@@ -91,8 +90,8 @@ def resolve(
     if _REPOSITORY.fullmatch(name) and not (name.count("/") == 1 and name.endswith(".gguf")):
         return ModelFiles(name, _on_hub(hub, name))
     raise ModelNotFoundError(
-        f"{name}: no such file or folder, and neither an alias ({DEMO}, {CSM_1B}) nor a hub "
-        "repository (owner/name)"
+        f"{name}: no such file or folder, and neither an alias ({', '.join(ALIASES)}) nor a "
+        "hub repository (owner/name)"
     )
 
 
@@ -137,7 +136,9 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
 
 def _around_file(path: Path) -> tuple[Path, ...]:
     if path.suffix.lower() in _CONVERTIBLE:
-        raise _not_converted(str(path), str(path.parent))
+        # Of shards, all are needed; of training's checkpoints, the one that is meant.
+        shard = path.suffix.lower() == ".safetensors"
+        raise NotConvertedError(str(path), str(path.parent if shard else path))
     if (role := _role(path.name)) is None:
         return (path,)
     names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".gguf"]
@@ -198,15 +199,25 @@ def _choose(names: Sequence[str], where: str) -> tuple[str, ...]:
             "file you mean"
         )
     if any(name.lower().endswith(_CONVERTIBLE) for name in names):
-        raise _not_converted(where, where)
+        raise NotConvertedError(where, where)
     raise ModelNotFoundError(f"{where} holds no .gguf file")
 
 
-def _not_converted(what: str, source: str) -> ModelFormatError:
-    return ModelFormatError(
-        f"{what} holds PyTorch weights, expected a .gguf file; convert them once: "
-        f"csm-ggml convert {source} -o model.gguf"
-    )
+class NotConvertedError(ModelFormatError):
+    """A checkpoint was found that has to be converted first.
+
+    Attributes:
+        source: What `csm-ggml convert` takes.
+    """
+
+    def __init__(self, what: str, source: str) -> None:
+        """Say what was found, and what to do."""
+        super().__init__(
+            f"{what} holds PyTorch weights, expected a .gguf file; convert them once: "
+            f"csm-ggml convert {source} -o model.gguf, or load them with a preset, which does it: "
+            "preset='balanced' (--preset balanced)"
+        )
+        self.source = source
 
 
 def _trio_or_single(paths: Sequence[Path], where: str) -> tuple[Path, ...]:

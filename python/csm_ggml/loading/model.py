@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml import _core
-from csm_ggml.loading import hub
+from csm_ggml.loading import prepared
 from csm_ggml.loading.backends import check_device, core_path, load_backends
 from csm_ggml.loading.calls import core_call
 from csm_ggml.loading.codec import Codec
@@ -65,10 +65,11 @@ class Model:
         *,
         device: str,
         threads: int,
+        preset: str | None = None,
         **where: Any,
     ) -> Model:
-        """Find, fetch and load a checkpoint; see `CSM.from_pretrained`."""
-        files = hub.resolve(name_or_path, **where)
+        """Find, fetch, convert and load a checkpoint; see `CSM.from_pretrained`."""
+        files = prepared.find(name_or_path, preset, **where)
         load_backends()
         paths = [core_path(path) for path in files.paths]
         started = time.perf_counter()
