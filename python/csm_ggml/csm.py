@@ -455,18 +455,22 @@ class CSM:
         *,
         seed: int | Sequence[int] | None = None,
         batch_size: int = BATCH_SIZE,
+        return_exceptions: bool = False,
         **options: Any,
-    ) -> Iterator[tuple[int, Audio]]:
+    ) -> Iterator[tuple[int, Audio | Any]]:
         """As `generate_batch`, but each result as soon as it is there.
 
         Args:
             texts: As in `generate_batch`.
             seed: As in `generate_batch`.
             batch_size: As in `generate_batch`.
+            return_exceptions: Whether a text that cannot be spoken has its exception for a result,
+                and the others are spoken all the same.
             **options: As in `generate_batch`.
 
         Returns:
-            An iterator of pairs: the number of a text, and its speech. Closing it stops the rest.
+            An iterator of pairs: the number of a text, and its speech (or its exception). Closing
+            it stops the rest.
 
         Raises:
             As `generate_batch`, and at once, not at the first result.
@@ -478,22 +482,44 @@ class CSM:
         seeds = batch_seeds(seed, len(texts))
         per_text = batch_options(options, len(texts))
         known = Known()
-        requests = []
-        for index, (text, own_seed, own) in enumerate(zip(texts, seeds, per_text, strict=True)):
-            try:
-                requests.append(self._resolver.request(text, own_seed, own, known))
-            except (ValueError, TypeError) as error:
-                error.args = (f"text {index}: {error}",)
-                raise
-        known.warn_of_unused_voices()
+        asked: list[int] = []
+        failed: list[tuple[int, Exception]] = []
 
-        def results() -> Iterator[tuple[int, Audio]]:
+        def resolved() -> Iterator[Request]:
+            for index, (text, own_seed, own) in enumerate(zip(texts, seeds, per_text, strict=True)):
+                try:
+                    request = self._resolver.request(text, own_seed, own, known)
+                except (ValueError, TypeError, OSError) as error:
+                    if return_exceptions:
+                        failed.append((index, error))
+                        continue
+                    if not isinstance(error, OSError):
+                        error.args = (f"text {index}: {error}",)
+                    raise
+                asked.append(index)
+                yield request
+            known.warn_of_unused_voices()
+
+        # A mistake in any of them is told before the first is spoken, unless it is a result.
+        requests = resolved() if return_exceptions else list(resolved())
+
+        def results() -> Iterator[tuple[int, Audio | Exception]]:
             jobs = as_done(
                 self.scheduler, requests, batch_size, priority="bulk", watermark=self.watermark
             )
             with closing(jobs):  # type: ignore[type-var]
-                for index, job in jobs:
-                    yield index, job.result()
+                for number, job in jobs:
+                    result: Audio | Exception
+                    try:
+                        result = job.result()
+                    except Exception as error:
+                        if not return_exceptions:
+                            raise
+                        result = error
+                    yield asked[number], result
+                    while failed:
+                        yield failed.pop()
+            yield from failed
 
         return results()
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.audio.audio import save_samples, to_pcm16
+from csm_ggml.audio.ogg import number_streams
 from csm_ggml.audio.writer import wav_header
 
 # libsndfile's command for how much sound an Ogg page may hold, in milliseconds; its default of a
@@ -291,6 +292,8 @@ def make_encoder(format: str, sample_rate: int) -> Encoder:
 def encode_whole(format: str, samples: Samples, sample_rate: int) -> bytes:
     """A complete file, whose header knows its length where the format has a place for it.
 
+    Equal sounds give equal files, byte by byte.
+
     Args:
         format: As in `make_encoder`.
         samples: (n,) mono.
@@ -304,4 +307,9 @@ def encode_whole(format: str, samples: Samples, sample_rate: int) -> bytes:
         save_samples(buffer, samples, sample_rate, format=format.upper())
         return buffer.getvalue()
     encoder = make_encoder(format, sample_rate)
-    return encoder.encode(samples) + encoder.finish()
+    data = encoder.encode(samples) + encoder.finish()
+    if format != "opus":
+        return data
+    buffer = io.BytesIO(data)
+    number_streams(buffer)
+    return buffer.getvalue()

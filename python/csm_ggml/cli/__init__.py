@@ -24,6 +24,7 @@ from csm_ggml.cli.parser import Parser
 
 COMMANDS = (
     "speak",
+    "speak_many",
     "voice",
     "serve",
     "models",

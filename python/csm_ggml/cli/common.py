@@ -113,10 +113,17 @@ def find_model(args: argparse.Namespace, *, quiet: bool = False) -> ModelFiles:
     )
 
 
-def load_model(args: argparse.Namespace, *, quiet: bool = False) -> CSM:
-    """Load what the options of `add_model_arguments` say, and tell on stderr what that is."""
+def load_model(args: argparse.Namespace, *, quiet: bool = False, slots: int | None = None) -> CSM:
+    """Load what the options of `add_model_arguments` say, and tell on stderr what that is.
+
+    Args:
+        args: Of the command.
+        quiet: Whether nothing is told.
+        slots: As in `CSM.from_pretrained`; None for its default.
+    """
     from csm_ggml.csm import CSM
     from csm_ggml.loading import hub
+    from csm_ggml.speech.scheduler import SLOTS
 
     files = find_model(args, quiet=quiet)
     if not quiet:
@@ -124,7 +131,9 @@ def load_model(args: argparse.Namespace, *, quiet: bool = False) -> CSM:
         if files.name == hub.DEMO:
             text += f"; --model {hub.CSM_1B} is the real one"
         tell(text)
-    return CSM.from_pretrained(files.paths, device=args.device, threads=args.threads)
+    return CSM.from_pretrained(
+        files.paths, device=args.device, threads=args.threads, slots=slots or SLOTS
+    )
 
 
 def tell_if_slow(args: argparse.Namespace, seconds: float, speech_seconds: float) -> None:

@@ -31,7 +31,11 @@ log = logging.getLogger("csm_ggml.server")
 
 
 def create_app(
-    settings: Settings | None = None, *, load: Callable[[], CSM], service: Service | None = None
+    settings: Settings | None = None,
+    *,
+    load: Callable[[], CSM],
+    service: Service | None = None,
+    eager: bool = False,
 ) -> FastAPI:
     """The server as an ASGI application, for uvicorn, Ray Serve and others.
 
@@ -42,6 +46,8 @@ def create_app(
         settings: Default: no keys, no saved voices, this machine's names alone as Host.
         load: Loads the model, with as many slots and as long a queue as it is to have.
         service: To be shared with other faces; made of settings and load if left out.
+        eager: Whether the application has started only when the model is loaded, for servers that
+            send no request before.
     """
     shared = service or Service(settings or Settings(), load)
     settings = shared.settings
@@ -50,6 +56,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         starting = asyncio.create_task(shared.start())
         starting.add_done_callback(_tell_failure)
+        if eager:
+            await starting
         try:
             yield
         finally:
