@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from csm_ggml.errors import (
         AudioFileError,
         BackendError,
+        BookFileError,
         ContextLengthError,
         DeadlineExceeded,
         JobCancelled,
@@ -45,6 +46,7 @@ __all__ = [
     "Audio",
     "AudioFileError",
     "BackendError",
+    "BookFileError",
     "ContextLengthError",
     "Conversation",
     "DeadlineExceeded",
@@ -76,6 +78,7 @@ _HOMES = {
     "Audio": "audio.audio",
     "AudioFileError": "errors",
     "BackendError": "errors",
+    "BookFileError": "errors",
     "ContextLengthError": "errors",
     "DeadlineExceeded": "errors",
     "Job": "speech.job",

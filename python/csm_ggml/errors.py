@@ -12,6 +12,7 @@ from csm_ggml._core import BackendError, ModelFormatError
 __all__ = [
     "AudioFileError",
     "BackendError",
+    "BookFileError",
     "ContextLengthError",
     "DeadlineExceeded",
     "JobCancelled",
@@ -44,6 +45,10 @@ class ModelNotFoundError(FileNotFoundError):
 
 class AudioFileError(ValueError):
     """An audio file cannot be read or written, or holds nothing usable as speech."""
+
+
+class BookFileError(ValueError):
+    """A book's file is damaged, of a kind that is not read, or holds nothing to speak."""
 
 
 class VoiceFileError(ValueError):
