@@ -151,6 +151,21 @@ def test_trimming() -> None:
     assert len(trim_silence(quiet, rate)) == len(trim_silence(quiet[:0], rate)) == 0
 
 
+@pytest.mark.parametrize("milliseconds", [1, 5, 10])
+def test_the_click_of_a_cold_codec_is_no_speech(milliseconds: int) -> None:
+    rate = 1000
+    click = np.zeros(10, np.float32)
+    click[:milliseconds] = 0.3
+    loud = np.full(100, 0.1, np.float32)
+    quiet = np.full(200, 1e-4, np.float32)
+    trimmed = trim_silence(np.concatenate([click, quiet, loud, quiet]), rate)
+    assert np.array_equal(trimmed, np.concatenate([quiet[:40], loud, quiet[:40]]))
+    # Speech may begin before the silence to keep is over: the click goes all the same.
+    trimmed = trim_silence(np.concatenate([click, quiet[:20], loud]), rate)
+    assert np.array_equal(trimmed, np.concatenate([quiet[:20], loud]))
+    assert len(trim_silence(np.concatenate([click, quiet]), rate)) == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

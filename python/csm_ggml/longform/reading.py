@@ -85,15 +85,21 @@ def as_long_form(value: str | LongForm) -> LongForm:
 
 
 def trim_silence(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
-    """Without the silence at both ends; (n,) to (m,) samples, m <= n."""
+    """Without the silence at both ends; (n,) to (m,) samples, m <= n.
+
+    A sound of the first window alone, silence after it, is a codec that begins from nothing (its
+    convolutions see zeros where silence would have left other states), not speech: it goes, too.
+    """
     window = max(1, round(TRIM_WINDOW_SECONDS * sample_rate))
     whole = len(samples) // window
     power = np.mean(np.square(samples[: whole * window].reshape(whole, window)), axis=1)
-    [loud] = np.nonzero(power > 10 ** (TRIM_DB / 10))
+    heard = power > 10 ** (TRIM_DB / 10)
+    first = int(whole > 1 and heard[0] and not heard[1])
+    loud = first + np.flatnonzero(heard[first:])
     if not len(loud):
         return samples[:0]
     keep = round(TRIM_KEEP_SECONDS * sample_rate)
-    start = max(0, int(loud[0]) * window - keep)
+    start = max(first * window, int(loud[0]) * window - keep)
     return samples[start : (int(loud[-1]) + 1) * window + keep]
 
 
