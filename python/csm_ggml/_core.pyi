@@ -265,7 +265,8 @@ class Engine:
     def splits(self) -> dict[str, int]:
         """Parts that the device's scheduler cut the last prefill and the last step into.
 
-        1 where the device ran all of it, more where it left something to the CPU, 0 where none ran yet.
+        1 where the device ran all of it, more where it left something to the CPU, 0 where none ran
+        yet.
         """
 
     @property
