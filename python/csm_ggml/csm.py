@@ -547,7 +547,7 @@ class CSM:
         Args:
             text: What to say; blank lines separate paragraphs. See `LongForm` for how it is taken
                 apart and joined.
-            path: .wav, .flac or .ogg, 16 bits.
+            path: .wav, .flac, .ogg, .mp3 or .opus, 16 bits.
             long_form: "batch", "chain", or all settings as a `LongForm`.
             seed: Of the first piece; each further piece gets one more. If omitted, a random seed
                 is chosen and reported in the result.

@@ -1,6 +1,8 @@
 """Sound in: any file, averaged and resampled. Sound out: formats, clipping, what cannot be."""
 
+import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import soundfile
 from csm_ggml import Audio, AudioFileError, Stats, TurnSpan
 from csm_ggml.audio.audio import to_pcm16
 from csm_ggml.audio.load import load_audio, to_mono
+from csm_ggml.audio.writer import AudioWriter
 
 RATE = 24000
 STATS = Stats(
@@ -39,6 +42,8 @@ def tone(rate: int, frequency: float, seconds: float = 1.0) -> np.ndarray:
         (".wav", "WAV", "PCM_16", 1 / 32767),
         (".flac", "FLAC", "PCM_16", 1 / 32767),
         (".OGG", "OGG", "VORBIS", 0.1),
+        (".mp3", "MP3", "MPEG_LAYER_III", 0.1),
+        (".opus", "OGG", "OPUS", 0.1),
     ],
 )
 def test_extension_picks_the_format(
@@ -47,10 +52,90 @@ def test_extension_picks_the_format(
     path = tmp_path / f"x{extension}"
     samples = 0.5 * tone(RATE, 440)
     audio(samples).save(path)
+    with AudioWriter(path.with_name(f"y{extension}"), RATE) as writer:
+        for start in range(0, len(samples), 1920):
+            writer.write(samples[start : start + 1920])
+    assert soundfile.info(path.with_name(f"y{extension}")).frames == soundfile.info(path).frames
+    again = audio(samples).to_bytes(extension[1:].lower())
+    assert again == path.read_bytes()
     info = soundfile.info(path)
     assert (info.format, info.subtype, info.channels, info.samplerate) == (format, subtype, 1, RATE)
     back, _ = soundfile.read(path, dtype="float32")
+    if extension == ".mp3":  # its first block fades in
+        back, samples = back[1200:], samples[1200:]
+    if extension == ".opus":  # speech is what it keeps, not the phase of a tone
+        back, samples = np.abs(np.fft.rfft(back)), np.abs(np.fft.rfft(samples))
+        assert back.argmax() == samples.argmax()
+        back, samples = back / back.max(), samples / samples.max()
     assert np.abs(back[: len(samples)] - samples).max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("name", "samples", "subtype"),
+    [("x.wav", "24", "PCM_24"), ("x.flac", "24", "PCM_24"), ("x.wav", "float", "FLOAT")],
+)
+def test_samples_of_more_than_16_bits(
+    tmp_path: Path, name: str, samples: str, subtype: str
+) -> None:
+    tone_ = np.append(0.3 * tone(RATE, 440), np.float32(1.5))
+    with AudioWriter(tmp_path / name, RATE, samples=samples) as writer:
+        writer.write(tone_)
+    assert soundfile.info(tmp_path / name).subtype == subtype
+    back, _ = soundfile.read(tmp_path / name, dtype="float64")
+    assert np.abs(back - tone_)[:-1].max() < 2**-23
+    assert back[-1] == (1.5 if samples == "float" else pytest.approx(1, abs=1e-6))
+    for other in ("x.ogg", "x.mp3", "x.opus"):
+        with pytest.raises(AudioFileError, match="files have samples of"):
+            AudioWriter(tmp_path / other, RATE, samples=samples)
+    with pytest.raises(AudioFileError, match=r"x\.flac: only WAV files have samples of floating"):
+        AudioWriter(tmp_path / "x.flac", RATE, samples="float")
+
+
+def test_bytes_of_files() -> None:
+    speech = audio(0.5 * tone(RATE, 440))
+    assert speech.to_bytes("pcm") == speech.pcm16().astype("<i2").tobytes()
+    assert soundfile.info(io.BytesIO(speech.to_bytes(subtype="FLOAT"))).subtype == "FLOAT"
+    assert soundfile.info(io.BytesIO(speech.to_bytes("flac", subtype="PCM_24"))).format == "FLAC"
+    for wrong in ("m4a", "WAV/../x", ""):
+        with pytest.raises(AudioFileError, match="no audio format for the extension"):
+            speech.to_bytes(wrong)
+
+
+def test_resampling_keeps_turns_where_they_are() -> None:
+    turns = (
+        TurnSpan(0, 0, "Hi", 0, 1, "eos", 1, 0, 1920),
+        TurnSpan(1, 1, "Ho", 1, 2, "eos", 1, 2400, 3840),
+    )
+    samples = np.concatenate([np.zeros(1920), np.zeros(480), 0.5 * tone(RATE, 440, 0.16)])
+    speech = replace(audio(samples.astype(np.float32)), turns=turns)
+    for rate in (8000, 16000, 44100, 48000):
+        other = speech.resample(rate)
+        assert (other.sample_rate, other.duration) == (rate, pytest.approx(speech.duration, 1e-3))
+        second = other.turn(1)
+        assert len(second.samples) == pytest.approx(0.16 * rate, abs=1)
+        inner = slice(rate // 100, -rate // 100)
+        wanted = 0.5 * tone(rate, 440, 0.16)[: len(second.samples)]
+        assert np.abs(second.samples[: len(wanted)] - wanted)[inner].max() < 1e-2
+        assert np.array_equal(other.codes, speech.codes)
+    assert speech.resample(RATE) is speech
+    assert not len(replace(speech, samples=samples[:0].astype(np.float32)).resample(8000).samples)
+    with pytest.raises(ValueError, match="sample_rate must be 1000 to 768000"):
+        speech.resample(10)
+    with pytest.raises(TypeError, match="sample_rate must be an int"):
+        speech.resample(8000.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"one sample rate can be joined, got \[8000, 24000\] Hz"):
+        Audio.concatenate([speech, speech.resample(8000)])
+
+
+def test_a_player_in_notebooks() -> None:
+    shown = audio(0.5 * tone(RATE, 440))._repr_html_()
+    head, data = shown.split("base64,")
+    assert head == '<audio controls src="data:audio/wav;'
+    samples, _ = soundfile.read(io.BytesIO(base64.b64decode(data.split('"')[0])), dtype="int16")
+    assert np.array_equal(samples, audio(0.5 * tone(RATE, 440)).pcm16())
+    assert "finish_reason=&#x27;eos&#x27;" in shown
+    long = audio(0.5 * tone(RATE, 440, 40))._repr_html_()
+    assert long.startswith('<audio controls src="data:audio/mpeg;') and len(long) < 1_000_000
 
 
 def test_samples_beyond_full_scale_are_clipped(tmp_path: Path) -> None:

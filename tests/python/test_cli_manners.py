@@ -29,7 +29,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["speak", "-hello"], "unrecognized argument '-hello'; a text that begins with - goes"),
         (["speak", "-hello there, -q"], "unrecognized argument '-hello there, -q'"),
         (["speak", "Hi.", "-qx"], "unrecognized argument '-qx'"),
-        (["speak", "Hi.", "-o", "x.mp3"], "no audio format for the extension '.mp3'"),
+        (["speak", "Hi.", "-o", "x.wma"], "no audio format for the extension '.wma'"),
         (["speak", "Hi.", "-o", "x.gguf"], "no audio format for the extension '.gguf'"),
         (["speak", "Hi.", "--seed", "-1"], "seed must be 0 to 18446744073709551615, got -1"),
         (["speak", "Hi.", "--seed", "9" * 5000], "seed must be"),

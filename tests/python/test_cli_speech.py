@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import types
@@ -166,6 +167,55 @@ def test_nothing_said_is_an_error_and_no_file(
     out, err = capfdbinary.readouterr()
     assert err.decode().startswith("csm-ggml: error: the model has nothing to say to this text")
     assert out == b"" and not list(Path().iterdir())
+
+
+def test_formats_and_bits(arguments: list[str], csm: CSM) -> None:
+    audio = csm.generate("Hi.", seed=1, max_frames=4)
+    for name, flags, subtype in (
+        ("x.mp3", [], "MPEG_LAYER_III"),
+        ("x.opus", ["--stream"], "OPUS"),
+        ("x.wav", ["--bits", "24"], "PCM_24"),
+        ("y.wav", ["--bits", "float", "--stream"], "FLOAT"),
+        ("z.flac", ["--bits", "24", "--long-form", "batch"], "PCM_24"),
+    ):
+        assert main(["speak", "Hi.", "-o", name, *flags, *arguments]) == 0
+        assert soundfile.info(name).subtype == subtype
+    assert np.array_equal(soundfile.read("y.wav", dtype="float32")[0], audio.samples)
+    for name, flags in (("x.mp3", []), ("x.flac", ["--stream"])):
+        words = ["speak", "Hi.", "-o", name, "--bits", "float", *flags, *arguments]
+        assert main(words) == 2
+    np.save("codes.npy", audio.codes)
+    decode = ["decode", "codes.npy", "-o", "d.wav", "--bits", "24", *arguments[1:7]]
+    assert main(decode) == 0
+    assert soundfile.info("d.wav").subtype == "PCM_24"
+
+
+def test_a_stream_into_a_file_tells_its_length(arguments: list[str], csm: CSM) -> None:
+    expected = csm.generate("Hi.", seed=1, max_frames=4).pcm16()
+    command = [sys.executable, "-m", "csm_ggml", "speak", "Hi.", "--stream", "-o", "-", *arguments]
+    for mode in ("wb", "r+b", "ab"):
+        with open("s.wav", mode) as file:
+            file.seek(0, 2)
+            before = file.tell()
+            subprocess.run(command, stdout=file, check=True)
+            file.flush()
+            # What is written behind it stays behind it.
+            subprocess.run([sys.executable, "-c", "print('x', end='')"], stdout=file, check=True)
+        data = Path("s.wav").read_bytes()[before:]
+        sizes = struct.unpack_from("<I", data, 4) + struct.unpack_from("<I", data, 40)
+        true = (2 * len(expected) + 36, 2 * len(expected))
+        # What is appended to cannot be gone back in.
+        assert sizes == ((2**32 - 1, 2**32 - 1) if mode == "ab" else true)
+        assert data[44:] == expected.tobytes() + b"x"
+
+
+def test_names_of_many_turns_sort_as_the_turns_do(arguments: list[str]) -> None:
+    Path("script.txt").write_text("[0]Hi.\n" * 1001)
+    words = ["speak", "-f", "script.txt", "--split", "-o", "t.wav", *arguments, "--max-frames", "1"]
+    assert main(words) == 0
+    names = sorted(path.name for path in Path().glob("t-*.wav"))
+    assert len(names) == 1001
+    assert [names[0], names[999], names[-1]] == ["t-0001.wav", "t-1000.wav", "t-1001.wav"]
 
 
 def test_a_turn_without_speech_is_told(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import os
 from collections.abc import Iterable
@@ -22,7 +24,14 @@ _FORMATS = {
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
     ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".opus": ("OGG", "OPUS"),
 }
+EXTENSIONS = ", ".join(_FORMATS)
+# How samples may be stored in WAV and FLAC: bits, or floating point numbers (in WAV alone).
+SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
+# Longer speech is shown in a notebook as MP3, which takes a fifth of the space.
+_PLAYER_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -102,18 +111,68 @@ class Audio:
         before is kept. Equal sounds give equal files, byte by byte.
 
         Args:
-            path: Where to. The extension picks the format: .wav, .flac, .ogg (Vorbis). Or
-                an open binary file.
+            path: Where to. The extension picks the format: .wav, .flac, .ogg (Vorbis), .mp3, .opus.
+                Or an open binary file.
             format: libsndfile's name of the format, e.g. "WAV"; needed for open files and other
                 extensions.
-            subtype: libsndfile's name of the sample format, e.g. "FLOAT"; default 16-bit PCM,
-                Vorbis for OGG.
+            subtype: libsndfile's name of the sample format, e.g. "PCM_24" or "FLOAT"; default
+                16-bit PCM, Vorbis for OGG.
 
         Raises:
             AudioFileError: If the extension is unknown, or libsndfile cannot write it.
             OSError: If the file cannot be written.
         """
         save_samples(path, self.samples, self.sample_rate, format=format, subtype=subtype)
+
+    def to_bytes(self, format: str = "wav", *, subtype: str | None = None) -> bytes:
+        """The content of the file that `save` writes.
+
+        Args:
+            format: Its extension, without a dot: "wav", "flac", "ogg", "mp3", "opus"; or "pcm":
+                16-bit little-endian samples alone.
+            subtype: As in `save`.
+
+        Raises:
+            AudioFileError: If there is no such format, or libsndfile cannot write it.
+        """
+        if format == "pcm" and subtype is None:
+            return self.pcm16().astype("<i2", copy=False).tobytes()
+        name, default = output_format(f"speech.{format}")
+        file = io.BytesIO()
+        self.save(file, format=name, subtype=subtype or default)
+        return file.getvalue()
+
+    def resample(self, sample_rate: int) -> Audio:
+        """The same speech at another rate, by soxr at its best quality; codes stay as they are.
+
+        Args:
+            sample_rate: Samples per second, 1 kHz to 768 kHz.
+
+        Raises:
+            ValueError: If it is no rate of sound.
+            TypeError: If it is no whole number.
+        """
+        from csm_ggml.audio.load import check_rate
+
+        if isinstance(sample_rate, bool) or not hasattr(sample_rate, "__index__"):
+            raise TypeError(f"sample_rate must be an int, got {sample_rate!r}")
+        sample_rate = int(check_rate(sample_rate))
+        if sample_rate == self.sample_rate:
+            return self
+        import soxr
+
+        samples = self.samples
+        if len(samples):
+            samples = soxr.resample(samples, self.sample_rate, sample_rate, quality="VHQ")
+
+        def moved(at: int) -> int:
+            return min(len(samples), round(at * sample_rate / self.sample_rate))
+
+        turns = []
+        for turn in self.turns:
+            start, end = moved(turn.sample_start), moved(turn.sample_start + turn.samples)
+            turns.append(replace(turn, sample_start=start, samples=end - start))
+        return replace(self, samples=samples, sample_rate=sample_rate, turns=tuple(turns))
 
     @classmethod
     def concatenate(cls, chunks: Iterable[Audio]) -> Audio:
@@ -122,7 +181,7 @@ class Audio:
         Several utterances can be joined, too: a turn that ended is not continued by the next chunk.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are none, or their sample rates differ.
             TypeError: If one is no Audio.
         """
         chunks = list(chunks)
@@ -131,6 +190,10 @@ class Audio:
         for chunk in chunks:
             if not isinstance(chunk, Audio):
                 raise TypeError(f"chunks must be Audio, got {chunk!r}")
+        if len(rates := {chunk.sample_rate for chunk in chunks}) > 1:
+            raise ValueError(
+                f"chunks of one sample rate can be joined, got {sorted(rates)} Hz; use resample()"
+            )
         turns: list[TurnSpan] = []
         offset, sample_offset = 0, 0
         for chunk in chunks:
@@ -179,6 +242,17 @@ class Audio:
             turns=(replace(turn, start=0, sample_start=0),),
         )
 
+    def _repr_html_(self) -> str:
+        """A player, where a notebook shows the value."""
+        kind = "wav" if self.duration <= _PLAYER_SECONDS else "mp3"
+        try:
+            data = self.to_bytes(kind)
+        except AudioFileError:  # an older libsndfile
+            kind, data = "wav", self.to_bytes("wav")
+        media = {"wav": "audio/wav", "mp3": "audio/mpeg"}[kind]
+        source = f"data:{media};base64,{base64.b64encode(data).decode()}"
+        return f'<audio controls src="{source}"></audio><br>{html.escape(repr(self))}'
+
     def __repr__(self) -> str:
         return (
             f"Audio({self.duration:.2f} s at {self.sample_rate} Hz, {len(self.codes)} frames, "
@@ -191,19 +265,39 @@ def to_pcm16(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     return np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
 
 
-def output_format(path: str | os.PathLike[str]) -> tuple[str, str]:
+def output_format(path: str | os.PathLike[str], samples: str = "16") -> tuple[str, str]:
     """Format and subtype of libsndfile that a file name asks for.
 
+    Args:
+        path: The name.
+        samples: Of `SUBTYPES`, for formats without loss.
+
     Raises:
-        AudioFileError: If its extension is none that this package writes.
+        AudioFileError: If its extension is none that this package writes, or libsndfile cannot
+            write it, or not with such samples.
     """
+    import soundfile
+
     extension = Path(path).suffix.lower()
     if extension not in _FORMATS:
         raise AudioFileError(
             f"{os.fspath(path)}: no audio format for the extension {extension!r}, "
-            f"expected one of {', '.join(_FORMATS)}"
+            f"expected one of {EXTENSIONS}"
         )
-    return _FORMATS[extension]
+    format, subtype = _FORMATS[extension]
+    if samples != "16":
+        lossless = subtype == "PCM_16"
+        subtype = SUBTYPES[samples]
+        if not lossless or not soundfile.check_format(format, subtype):
+            what = "floating point numbers" if samples == "float" else f"{samples} bits"
+            fit = "WAV" if samples == "float" else "WAV and FLAC"
+            raise AudioFileError(f"{os.fspath(path)}: only {fit} files have samples of {what}")
+    if not soundfile.check_format(format, subtype):
+        raise AudioFileError(
+            f"{os.fspath(path)}: this libsndfile ({soundfile.__libsndfile_version__}) cannot write "
+            f"{extension} files"
+        )
+    return format, subtype
 
 
 def save_samples(
@@ -227,12 +321,16 @@ def save_samples(
             raise AudioFileError('writing to an open file needs a format, e.g. format="WAV"')
         format, default_subtype = output_format(path)
     else:
-        default_subtype = "VORBIS" if format.upper() == "OGG" else "PCM_16"
+        lossy = {"OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
+        default_subtype = lossy.get(format.upper(), "PCM_16")
     subtype = (subtype or default_subtype).upper()
     if not soundfile.check_format(format, subtype):
         raise AudioFileError(f"libsndfile cannot write {subtype} samples into a {format} file")
-    if not len(samples) and format.upper() == "FLAC":
-        raise AudioFileError("there are no samples, and a FLAC file cannot be empty; save as WAV")
+    kind = subtype if subtype == "OPUS" else format.upper()
+    if not len(samples) and kind in ("FLAC", "MP3", "OPUS"):
+        raise AudioFileError(
+            f"there are no samples, and a {kind} file cannot be empty; save as WAV"
+        )
     data: npt.NDArray[Any] = samples
     if subtype == "PCM_16":
         data = to_pcm16(samples)

@@ -21,7 +21,7 @@ _UNKNOWN = 0xFFFFFFFF
 
 
 class AudioWriter:
-    """16-bit mono audio into a file, chunk by chunk. Use it in a `with` block.
+    """Mono audio into a file, chunk by chunk. Use it in a `with` block.
 
     A reader sees the file when it is complete: until then, and after any error, one that was there
     before is kept. Without a sample there is no file. Who wants to listen meanwhile names a FIFO or
@@ -34,13 +34,15 @@ class AudioWriter:
         path: str | os.PathLike[str],
         sample_rate: int,
         *,
+        samples: str = "16",
         inputs: Iterable[str | os.PathLike[str]] = (),
     ) -> None:
         """Take the name, and find out whether it can be written.
 
         Args:
-            path: Its extension picks the format: .wav, .flac, .ogg.
+            path: Its extension picks the format; see `Audio.save`.
             sample_rate: Samples per second.
+            samples: How they are stored; see `output_format`.
             inputs: Files that it must not replace.
 
         Raises:
@@ -51,7 +53,7 @@ class AudioWriter:
         self._path = path
         self._inputs = tuple(inputs)
         self._sample_rate = sample_rate
-        self._format, self._subtype = output_format(path)
+        self._format, self._subtype = output_format(path, samples)
         check_output(path, "audio", inputs=self._inputs)
         self._file: OutputFile | None = None
         self._memory: io.BytesIO | None = None
@@ -66,12 +68,12 @@ class AudioWriter:
         """
         if not len(samples):
             return
-        data = samples if samples.dtype == np.int16 else to_pcm16(samples)
+        data = self._stored(samples)
         if self._file is None:
             self._file = OutputFile(self._path, "audio", inputs=self._inputs)
             if not self._file.direct:
                 self._encoder = self._encode_into(self._file)
-            elif self._format == "WAV":
+            elif self._format == "WAV" and self._subtype == "PCM_16":
                 self._file.write(wav_header(self._sample_rate))
             else:
                 self._memory = io.BytesIO()
@@ -127,15 +129,21 @@ class AudioWriter:
     def _encode_into(self, file: OutputFile | io.BytesIO) -> Encoder:
         return Encoder(file, self._sample_rate, self._format, self._subtype)
 
+    def _stored(self, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if samples.dtype == np.int16 or self._subtype == "FLOAT":
+            return samples
+        return to_pcm16(samples) if self._subtype == "PCM_16" else np.clip(samples, -1.0, 1.0)
 
-def wav_header(sample_rate: int) -> bytes:
-    """The beginning of a 16-bit mono WAV stream of unknown length."""
+
+def wav_header(sample_rate: int, samples: int | None = None) -> bytes:
+    """The beginning of a 16-bit mono WAV file, or of a stream whose length is not known."""
+    size = _UNKNOWN if samples is None else min(_UNKNOWN, 2 * samples)
     form = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
     return (
         b"RIFF"
-        + struct.pack("<I", _UNKNOWN)
+        + struct.pack("<I", min(_UNKNOWN, size + 36))
         + b"WAVEfmt "
         + form
         + b"data"
-        + struct.pack("<I", _UNKNOWN)
+        + struct.pack("<I", size)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -191,6 +192,39 @@ def write_stdout(data: bytes) -> None:
         raise OSError(error.errno, error.strerror, STDOUT) from None
 
 
+def stdout_position() -> int | None:
+    """Where standard output is in a file that can be gone back in; None if it cannot."""
+    try:
+        number = sys.stdout.fileno()
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return None
+        if sys.platform != "win32":
+            import fcntl
+
+            if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_APPEND:
+                return None  # whatever is written goes to the end
+        sys.stdout.buffer.flush()
+        return os.lseek(number, 0, os.SEEK_CUR)
+    except (OSError, ValueError):
+        return None
+
+
+def rewrite_stdout(position: int, data: bytes) -> None:
+    """Write bytes over those at a position of `stdout_position`, and go back to where it was.
+
+    Raises:
+        OSError: If that fails.
+    """
+    sys.stdout.buffer.flush()
+    number = sys.stdout.fileno()
+    end = os.lseek(number, 0, os.SEEK_CUR)
+    os.lseek(number, position, os.SEEK_SET)
+    try:
+        os.write(number, data)
+    finally:
+        os.lseek(number, end, os.SEEK_SET)
+
+
 def check_output(
     path: str, *kinds: str, inputs: Iterable[str | os.PathLike[str] | None] = ()
 ) -> None:
@@ -216,8 +250,25 @@ def check_output(
         raise UsageError(str(error)) from None
 
 
-def check_audio_output(path: str, inputs: Iterable[str | os.PathLike[str] | None] = ()) -> None:
+def add_samples_argument(parser: argparse._ActionsContainer) -> None:
+    """The option that says how samples are stored."""
+    parser.add_argument(
+        "--bits",
+        choices=("16", "24", "float"),
+        default="16",
+        help="of a sample in a WAV or FLAC file; float: 32-bit numbers, in WAV (default: 16)",
+    )
+
+
+def check_audio_output(
+    path: str, inputs: Iterable[str | os.PathLike[str] | None] = (), samples: str = "16"
+) -> None:
     """The same for an audio file, whose format its name picks.
+
+    Args:
+        path: As in `check_output`.
+        inputs: As in `check_output`.
+        samples: How they are stored; see `csm_ggml.audio.audio.output_format`.
 
     Raises:
         As `check_output`.
@@ -225,7 +276,7 @@ def check_audio_output(path: str, inputs: Iterable[str | os.PathLike[str] | None
     from csm_ggml.audio.audio import output_format
 
     try:
-        output_format(path)
+        output_format(path, samples)
     except ValueError as error:
         raise UsageError(str(error)) from None
     check_output(path, "audio", inputs=inputs)

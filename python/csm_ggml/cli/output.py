@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from csm_ggml.cli.common import UsageError, write_stdout
+from csm_ggml.cli.common import UsageError, rewrite_stdout, stdout_position, write_stdout
 
 if TYPE_CHECKING:
     from csm_ggml.audio.audio import Audio
@@ -64,7 +64,11 @@ class FileSink:
     """One audio file."""
 
     def __init__(
-        self, path: str | os.PathLike[str], sample_rate: int, inputs: Iterable[str] = ()
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        inputs: Iterable[str] = (),
+        samples: str = "16",
     ) -> None:
         """Take the name; the file is made with the first chunk, and appears when it is complete.
 
@@ -72,10 +76,11 @@ class FileSink:
             path: The file.
             sample_rate: Samples per second.
             inputs: Files that it must not replace.
+            samples: How they are stored; see `output_format`.
         """
         from csm_ggml.audio.writer import AudioWriter
 
-        self._writer = AudioWriter(path, sample_rate, inputs=inputs)
+        self._writer = AudioWriter(path, sample_rate, inputs=inputs, samples=samples)
 
     def write(self, chunk: Audio) -> None:
         """Append the chunk."""
@@ -92,11 +97,29 @@ class FileSink:
 class SplitSink:
     """One audio file for each turn: `talk.wav` becomes talk-001.wav, talk-002.wav, ...
 
-    A turn of which the model says nothing has none.
+    All numbers have as many digits, at least three, so that the names sort as the turns do. A turn
+    of which the model says nothing has no file.
     """
 
-    def __init__(self, path: str, sample_rate: int, inputs: Iterable[str] = ()) -> None:
-        """Take the name that the names are made of, and the files that none may replace."""
+    def __init__(
+        self,
+        path: str,
+        sample_rate: int,
+        turns: int,
+        inputs: Iterable[str] = (),
+        samples: str = "16",
+    ) -> None:
+        """Take the name that the names are made of.
+
+        Args:
+            path: That name.
+            sample_rate: Samples per second.
+            turns: How many there will be.
+            inputs: Files that none may replace.
+            samples: How they are stored; see `output_format`.
+        """
+        self._digits = max(3, len(str(turns)))
+        self._samples = samples
         self._path = Path(path)
         self._inputs = tuple(inputs)
         self._sample_rate = sample_rate
@@ -112,8 +135,9 @@ class SplitSink:
         if turn.index != self._turn:
             self.close(completed=True)
             self._turn = turn.index
-            name = f"{self._path.stem}-{turn.index + 1:03}{self._path.suffix}"
-            self._file = FileSink(self._path.with_name(name), self._sample_rate, self._inputs)
+            number = f"{turn.index + 1:0{self._digits}}"
+            path = self._path.with_name(f"{self._path.stem}-{number}{self._path.suffix}")
+            self._file = FileSink(path, self._sample_rate, self._inputs, self._samples)
             self.files += 1
         assert self._file is not None
         self._file.write(chunk)
@@ -126,7 +150,10 @@ class SplitSink:
 
 
 class PipeSink:
-    """16-bit mono samples to standard output, as raw PCM or as a WAV stream."""
+    """16-bit mono samples to standard output, as raw PCM or as a WAV stream.
+
+    The header of a stream cannot tell its length; where standard output is a file, it does at last.
+    """
 
     def __init__(self, sample_rate: int, *, raw: bool) -> None:
         """Take the form; nothing is written before the first chunk.
@@ -135,20 +162,32 @@ class PipeSink:
             sample_rate: Samples per second.
             raw: No WAV header.
         """
-        from csm_ggml.audio.writer import wav_header
-
-        self._header = b"" if raw else wav_header(sample_rate)
+        self._sample_rate = sample_rate
+        self._raw = raw
+        self._count = 0
+        # Where the header begins, once it is written, if that can be gone back to.
+        self._start: int | None = None
 
     def write(self, chunk: Audio) -> None:
         """Write the chunk, at once."""
+        from csm_ggml.audio.writer import wav_header
+
         if not len(chunk.samples):
             return
         pcm = chunk.pcm16().astype("<i2", copy=False).tobytes()
-        write_stdout(self._header + pcm)
-        self._header = b""
+        if not self._raw and not self._count:
+            self._start = stdout_position()
+            pcm = wav_header(self._sample_rate) + pcm
+        write_stdout(pcm)
+        self._count += len(chunk.samples)
 
     def close(self, *, completed: bool) -> None:
-        """Do nothing: the pipe belongs to the process."""
+        """Put the length of what was written into the header, where that can be."""
+        from csm_ggml.audio.writer import wav_header
+
+        if self._start is not None:
+            with contextlib.suppress(OSError, ValueError):
+                rewrite_stdout(self._start, wav_header(self._sample_rate, self._count))
 
 
 class PlaySink:

@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from csm_ggml.cli.common import (
     Subparsers,
     UsageError,
     add_model_arguments,
+    add_samples_argument,
     binary_stdout,
     check_audio_output,
     load_model,
@@ -79,9 +81,10 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="audio file: .wav, .flac or .ogg; '-' writes WAV to standard output "
+        help="audio file: .wav, .flac, .ogg, .mp3 or .opus; '-' writes WAV to standard output "
         f"(default: {DEFAULT_OUTPUT}, or none with --play)",
     )
+    add_samples_argument(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
     group = parser.add_argument_group("text")
     group.add_argument(
@@ -259,9 +262,11 @@ def run(args: argparse.Namespace) -> None:
     if to_stdout:
         binary_stdout()
     elif args.output is not None:
-        check_audio_output(args.output, inputs=_inputs(args))
+        check_audio_output(args.output, inputs=_inputs(args), samples=args.bits)
     script = read_script(args, *_speakers(args))
     long_form = _long_form(args, script)
+    if args.bits != "16" and ((to_stdout and (long_form or args.stream)) or args.raw):
+        raise UsageError("what is streamed to standard output has 16 bits: leave --bits out")
     text = script.text if long_form or script.turns is None else script.turns
     described = script.description(long_form=long_form is not None)
     if described and not args.quiet:
@@ -270,8 +275,11 @@ def run(args: argparse.Namespace) -> None:
     options = {name: value for name in _OPTIONS if (value := getattr(args, name)) is not None}
     if args.watermark is not None:
         csm.watermark = watermark_function(args.watermark)
+    from csm_ggml.audio.audio import SUBTYPES, output_format
+
     as_it_comes = args.stream or args.raw or args.split or args.play
-    if long_form and args.output not in (None, "-") and not args.split and not args.play:
+    recorded = args.output not in (None, "-") and not args.split and not args.play
+    if long_form and recorded and args.bits == "16":
         _record(csm, text, long_form, args, options)
     elif as_it_comes or long_form:
         _stream(csm, text, long_form, args, options)
@@ -282,10 +290,11 @@ def run(args: argparse.Namespace) -> None:
         said.check()
         if to_stdout:
             buffer = io.BytesIO()
-            audio.save(buffer, format="WAV")
+            audio.save(buffer, format="WAV", subtype=SUBTYPES[args.bits])
             write_stdout(buffer.getvalue())
         else:
-            audio.save(args.output)
+            format, subtype = output_format(args.output, args.bits)
+            audio.save(args.output, format=format, subtype=subtype)
         if not args.quiet:
             tell(_summary("standard output" if to_stdout else args.output, audio))
             tell_if_slow(args, audio.stats.total_seconds, audio.stats.audio_seconds)
@@ -401,9 +410,10 @@ def _stream(
         sinks.append(PipeSink(csm.sample_rate, raw=args.raw))
         where[0] = "standard output"
     elif args.split:
-        sinks.append(SplitSink(args.output, csm.sample_rate, _inputs(args)))
+        turns = _count_turns(csm, text, form, args)
+        sinks.append(SplitSink(args.output, csm.sample_rate, turns, _inputs(args), args.bits))
     elif args.output is not None:
-        sinks.append(FileSink(args.output, csm.sample_rate, _inputs(args)))
+        sinks.append(FileSink(args.output, csm.sample_rate, _inputs(args), args.bits))
     summary = None
     said = Said()
     with (
@@ -418,6 +428,21 @@ def _stream(
     if not args.quiet and summary is not None:
         tell(_summary(" and ".join(where), summary))
         tell_if_slow(args, summary.stats.total_seconds, summary.stats.audio_seconds)
+
+
+def _count_turns(csm: CSM, text: Text, form: LongForm | None, args: argparse.Namespace) -> int:
+    """How many turns, or pieces of a long text, there will be."""
+    from csm_ggml.longform.pieces import split_pieces
+    from csm_ggml.text.reading import read_text
+
+    speaker, speakers = _speakers(args)
+    how: dict[str, Any] = {"speaker": speaker, "speakers": speakers, "tags": args.tags}
+    how |= {"normalize": args.normalize, "lexicon": args.lexicon}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is all said when it is spoken
+        if form is None:
+            return len(read_text(text, **how))
+        return len(split_pieces(text, characters=form.piece_characters, **how))
 
 
 def _speak(
