@@ -34,6 +34,9 @@ py::dict config(const Model& model) {
     // Whoever writes prompts checks them.
     for (const char* key : {"csm.prompt.text", "csm.prompt.voice"})
         if (model.checkpoint().main->has(key)) out[key] = to_text(model.checkpoint().main->str(key));
+    // The bounds of the option of this name.
+    if (const char* key = "csm.generation.piece_characters"; model.checkpoint().main->has(key))
+        out[key] = model.checkpoint().main->size(key, 20, 100000);
     out["csm.codebooks"] = c.codebooks;
     out["csm.codes"] = c.codes;
     out["csm.audio_vocab_size"] = c.audio_vocab;

@@ -21,7 +21,7 @@ from csm_ggml import (
     Voice,
 )
 from csm_ggml.audio.writer import AudioWriter, wav_header
-from csm_ggml.convert import make_random
+from csm_ggml.convert import make_random, quantize_file
 from csm_ggml.longform.journal import Journal, Record
 from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.longform.reading import LongReading, trim_silence
@@ -178,6 +178,29 @@ def test_the_click_of_a_cold_codec_is_no_speech(milliseconds: int) -> None:
 def test_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LongForm(**settings)
+
+
+def test_pieces_are_as_long_as_the_model_file_says(tmp_path: Path) -> None:
+    text = "This is a sentence of some length. " * 20
+    first = make_random(tmp_path / "x.gguf", piece_characters=80, progress=False).path
+    quantize_file(first, tmp_path / "y.gguf", "q8_0", progress=False)
+    for path in (first, tmp_path / "y.gguf"):
+        csm = CSM.from_pretrained(path, device="cpu", threads=1)
+        assert csm.config["csm.generation.piece_characters"] == 80
+        lengths = {
+            most: max(
+                len(piece.turn.text)
+                for piece in csm._reading(text, 1, LongForm(piece_characters=most), {}).pieces
+            )
+            for most in (None, 120)
+        }
+        assert lengths[None] == 69 and lengths[120] == 104
+    # Without the key, and for a stream of the server.
+    plain = {"csm.generation.top_k": 7}
+    assert (LongForm().characters(plain), LongForm().characters(csm.config)) == (200, 80)
+    for wrong in (19, 100_001):
+        with pytest.raises(ValueError, match="piece_characters must be 20 to 100000 characters"):
+            make_random(tmp_path / "z.gguf", piece_characters=wrong)
 
 
 # What is said

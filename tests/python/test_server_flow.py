@@ -107,6 +107,14 @@ def test_long_texts_are_cut_into_whole_sentences() -> None:
     assert asyncio.run(run(STORY, whole=False)) == [STORY]
 
 
+def test_sentences_are_cut_as_the_model_file_says() -> None:
+    text = "and so on, " * 40 + "to the end."
+    for config, most in ((None, 200), ({"csm.generation.piece_characters": 60}, 60)):
+        reader = SentenceReader(config)
+        pieces = [*reader.add(text), *reader.finish()]
+        assert most - 12 < max(map(len, pieces)) <= most
+
+
 @pytest.mark.parametrize("text", ["", "...", "* * *", "\n\n"])
 def test_nothing_to_say_is_no_piece(text: str) -> None:
     reader = SentenceReader()

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from csm_ggml.cli.common import Subparsers, check_output, local_paths
-from csm_ggml.cli.parser import checked
+from csm_ggml.cli.parser import checked, option
 from csm_ggml.cli.weights import add_type_arguments, tell_report
 
 
@@ -58,6 +58,12 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "--revision", metavar="NAME", help="branch, tag or commit of the source's repository"
     )
     parser.add_argument("--local-files-only", action="store_true", help="never use the network")
+    parser.add_argument(
+        "--piece-characters",
+        type=option("piece_characters"),
+        metavar="N",
+        help="into how long pieces long texts are cut for this model (default: 200)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -97,5 +103,6 @@ def run(args: argparse.Namespace) -> None:
         base=args.base,
         revision=args.revision,
         local_files_only=args.local_files_only,
+        piece_characters=args.piece_characters,
     )
     tell_report(report)

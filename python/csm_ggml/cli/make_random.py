@@ -35,6 +35,12 @@ def add_parser(commands: Subparsers[Any]) -> None:
         default=0,
         help="the same seed makes the same file (default: %(default)s)",
     )
+    parser.add_argument(
+        "--piece-characters",
+        type=option("piece_characters"),
+        metavar="N",
+        help="into how long pieces long texts are cut for it (default: 200)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -58,5 +64,6 @@ def run(args: argparse.Namespace) -> None:
         depth_type=args.depth_type,
         codec_type=args.codec_type,
         seed=args.seed,
+        piece_characters=args.piece_characters,
     )
     tell_report(report)

@@ -147,7 +147,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "--piece-characters",
         type=option("piece_characters"),
         metavar="N",
-        help="a piece has at most so many characters (default: 200)",
+        help="a piece has at most so many characters (default: the model's, else 200)",
     )
     group.add_argument(
         "--batch-size",
@@ -442,7 +442,7 @@ def _count_turns(csm: CSM, text: Text, form: LongForm | None, args: argparse.Nam
         warnings.simplefilter("ignore")  # it is all said when it is spoken
         if form is None:
             return len(read_text(text, **how))
-        return len(split_pieces(text, characters=form.piece_characters, **how))
+        return len(split_pieces(text, characters=form.characters(csm.config), **how))
 
 
 def _speak(

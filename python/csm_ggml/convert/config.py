@@ -62,7 +62,7 @@ class MimiConfig:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Sampling defaults; what is None is left to the engine."""
+    """Defaults of whoever speaks; what is None is left to the engine."""
 
     temperature: float | None = None
     top_k: int | None = None
@@ -70,6 +70,7 @@ class GenerationConfig:
     depth_temperature: float | None = None
     depth_top_k: int | None = None
     depth_top_p: float | None = None
+    piece_characters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def from_metadata(keys: Mapping[str, Any], where: str) -> ModelConfig:
         depth=language["depth"],
         mimi=MimiConfig(**mimi),
         generation=GenerationConfig(
-            **{f.name: _sampling(keys, f.name, where) for f in fields(GenerationConfig)}
+            **{f.name: _default(keys, f.name, where) for f in fields(GenerationConfig)}
         ),
         name=name if isinstance(name := keys.get("general.name"), str) else None,
     )
@@ -215,10 +216,21 @@ def from_metadata(keys: Mapping[str, Any], where: str) -> ModelConfig:
     return config
 
 
-def _sampling(keys: Mapping[str, Any], name: str, where: str) -> Any:
+# Characters of a piece of a long text: the bounds of the option of this name.
+LEAST_PIECE, MOST_PIECE = 20, 100_000
+
+
+def _default(keys: Mapping[str, Any], name: str, where: str) -> Any:
     value = keys.get(f"csm.generation.{name}")
     if value is None:
         return None
+    if name == "piece_characters":
+        if not _is_size(value) or not LEAST_PIECE <= value <= MOST_PIECE:
+            raise ModelFormatError(
+                f"{where}: csm.generation.{name} is {value!r}, expected {LEAST_PIECE} to "
+                f"{MOST_PIECE} characters"
+            )
+        return value
     kinds = int if name.endswith("top_k") else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value < 1 << 31:
         raise ModelFormatError(

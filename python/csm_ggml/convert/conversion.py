@@ -8,6 +8,7 @@ from pathlib import Path
 
 from csm_ggml._core import ModelFormatError
 from csm_ggml.fetching import Hub
+from csm_ggml.speech.options import check_count
 from csm_ggml.text.prompt_format import PromptFormat
 
 from . import hub_source
@@ -39,6 +40,7 @@ def convert(
     local_files_only: bool = False,
     cache_dir: PathLike | None = None,
     token: str | bool | None = None,
+    piece_characters: int | None = None,
     progress: bool = True,
 ) -> Report:
     """Convert a CSM checkpoint into one GGUF file that the engine loads.
@@ -70,14 +72,16 @@ def convert(
         local_files_only: never use the network.
         cache_dir: the hub cache; default is huggingface_hub's.
         token: hub access token; default is the one of `hf auth login`.
+        piece_characters: into how long pieces long texts are cut for this model unless asked
+            otherwise, 20 to 100000; 200 if left out.
         progress: show a bar while writing, if stderr is a terminal.
 
     Returns:
         What was written, with notes on assumptions and on formats that did not fit.
 
     Raises:
-        ValueError: a type, preset or family is unknown, type and preset are given, or the output is
-            one of the inputs.
+        ValueError: a type, preset or family is unknown, type and preset are given,
+            piece_characters is out of range, or the output is one of the inputs.
         FileNotFoundError: a path or repository does not exist.
         ModelFormatError: the source is of no known kind, damaged, incomplete, or has features the
             engine lacks.
@@ -86,6 +90,8 @@ def convert(
     if preset is None and type is None:
         type = "f16"
     policy = choose_policy(preset, type, depth_type, codec_type)
+    if piece_characters is not None:
+        check_count("piece_characters", piece_characters)
     hub = Hub(None, local_files_only, cache_dir, token)
     of_source = replace(hub, revision=revision)
     several = [source] if isinstance(source, str | Path) else list(source)
@@ -98,6 +104,9 @@ def convert(
         base,
         lambda named: hub_source.find(named, hub),
     )
+    if piece_characters is not None:
+        generation = replace(origin.config.generation, piece_characters=piece_characters)
+        origin = replace(origin, config=replace(origin.config, generation=generation))
     if name is None and isinstance(source, str | Path):
         whole = Path(source).resolve()
         name = whole.name if whole.is_dir() or hub_source.is_repository(source) else whole.stem

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csm_ggml.speech.options import check_count
+
 from . import types
 from .config import ModelConfig, from_metadata, to_metadata
 from .layout import Role, Spec, expected
@@ -43,6 +45,7 @@ def make_random(
     codec_type: str = "f32",
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
+    piece_characters: int | None = None,
     encoder: bool = True,
     progress: bool = True,
 ) -> Report:
@@ -60,11 +63,12 @@ def make_random(
         codec_type: `f32` or `f16`.
         seed: of the random numbers, 0 or more.
         overrides: hyper-parameters that differ from the preset, by their keys in docs/GGUF.md.
+        piece_characters: as in `convert`.
         encoder: whether to write the codec's encoder.
         progress: show a bar while writing, if stderr is a terminal.
 
     Raises:
-        ValueError: the preset, a type or an override is unknown.
+        ValueError: the preset, a type or an override is unknown, or a number out of range.
         ModelFormatError: the hyper-parameters contradict each other.
         OSError: the file cannot be written.
     """
@@ -75,6 +79,10 @@ def make_random(
         raise ValueError(f"seed={seed}: expected 0 or more")
     chosen = PRESETS[preset]
     config = _configure(chosen, preset, overrides or {})
+    if piece_characters is not None:
+        check_count("piece_characters", piece_characters)
+        generation = replace(config.generation, piece_characters=piece_characters)
+        config = replace(config, generation=generation)
     vocabulary = synthetic_vocabulary(config.text_vocab_size, chosen.specials)
     maker = _Maker(config, chosen, seed)
     specs = expected(config, encoder=encoder)

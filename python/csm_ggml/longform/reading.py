@@ -35,6 +35,8 @@ TRIM_KEEP_SECONDS = 0.04
 # well; only so many are tried.
 ANCHOR_PIECES = 8
 ANCHOR_TRIES = 3
+# A piece has at most so many characters where neither caller nor model file say.
+PIECE_CHARACTERS = 200
 # Nobody listens while a book is spoken: pieces that the model does not end are drawn again.
 RETRIES = 2
 
@@ -49,14 +51,14 @@ class LongForm:
         pause: Seconds of silence between pieces, and between speakers.
         paragraph_pause: Seconds of silence between paragraphs.
         piece_characters: A piece has at most so many characters; only whole sentences, if they are
-            not longer.
+            not longer. None: what the model file says, else 200.
         batch_size: Pieces side by side, in the mode "batch".
     """
 
     mode: str = "batch"
     pause: float = 0.3
     paragraph_pause: float = 0.7
-    piece_characters: int = 200
+    piece_characters: int | None = None
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -71,8 +73,15 @@ class LongForm:
         for name in ("pause", "paragraph_pause"):
             if not 0 <= number(name, getattr(self, name)) <= 60:
                 raise ValueError(f"{name} must be 0 to 60 seconds, got {getattr(self, name)}")
-        check_count("piece_characters", self.piece_characters, least=20)
+        if self.piece_characters is not None:
+            check_count("piece_characters", self.piece_characters, least=20)
         check_count("batch_size", self.batch_size)
+
+    def characters(self, config: Mapping[str, Any]) -> int:
+        """Of a piece at most, for a model with these hyper-parameters."""
+        if self.piece_characters is not None:
+            return self.piece_characters
+        return int(config.get("csm.generation.piece_characters", PIECE_CHARACTERS))
 
 
 def as_long_form(value: str | LongForm) -> LongForm:
@@ -156,7 +165,7 @@ class LongReading:
         self.pieces = split_pieces(
             text,
             speaker=resolver.speaker(options, voices),
-            characters=long_form.piece_characters,
+            characters=long_form.characters(resolver.config),
             speakers=speakers_of(voices, options.get("context")),
             **reading_options(options),
         )

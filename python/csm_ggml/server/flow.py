@@ -31,10 +31,9 @@ from csm_ggml.voices.voice import Voice
 
 # A text is cut if it is longer than this: more than one utterance of CSM should hold.
 LONG_TEXT_CHARACTERS = 600
-# Sentences are joined until a piece has so many characters; longer sentences are cut. The first
-# piece is one sentence, so that the sound starts early.
+# Sentences are joined until a piece has so many characters; sentences longer than a piece of a long
+# text are cut. The first piece is one sentence, so that the sound starts early.
 PIECE_CHARACTERS = 60
-SENTENCE_CHARACTERS = LongForm().piece_characters
 PAUSE_SECONDS = LongForm().pause
 # Pieces asked for at a time: the one that is heard and the one after it.
 AHEAD = 2
@@ -58,8 +57,9 @@ class Manner:
 class SentenceReader:
     """Cuts text that comes bit by bit into pieces; the same pieces however it comes."""
 
-    def __init__(self) -> None:
-        """Begin with no text."""
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        """Begin with no text; the hyper-parameters of the model may say how long sentences are."""
+        self._most = LongForm().characters(config or {})
         self._text = ""
         self._sentences: list[str] = []
         self._first = True
@@ -84,7 +84,7 @@ class SentenceReader:
     def _pieces(self, sentences: list[str]) -> list[str]:
         pieces = []
         for sentence in sentences:
-            for part in group([sentence], SENTENCE_CHARACTERS):
+            for part in group([sentence], self._most):
                 if not has_sound(part):
                     continue
                 self._sentences.append(part)
@@ -95,17 +95,20 @@ class SentenceReader:
         return pieces
 
 
-async def pieces_of(text: str, *, whole: bool) -> AsyncGenerator[str, None]:
+async def pieces_of(
+    text: str, *, whole: bool, config: Mapping[str, Any] | None = None
+) -> AsyncGenerator[str, None]:
     """The pieces of a complete text.
 
     Args:
         text: What to say.
         whole: Whether it is one piece, however long.
+        config: As in `SentenceReader`.
     """
     if whole or len(text) <= LONG_TEXT_CHARACTERS:
         yield text
         return
-    reader = SentenceReader()
+    reader = SentenceReader(config)
     for piece in [*reader.add(text), *reader.finish()]:
         yield piece
 

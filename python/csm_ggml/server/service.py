@@ -253,7 +253,9 @@ class Service:
     ) -> tuple[Flow, AsyncGenerator[Sound, None]]:
         """The speech of an order, or of pieces that are still to come; patient as in `Flow`."""
         flow = Flow(order.csm, order.manner, patient=patient)
-        return flow, flow.sound(pieces or pieces_of(order.text, whole=order.whole))
+        if pieces is None:
+            pieces = pieces_of(order.text, whole=order.whole, config=order.csm.config)
+        return flow, flow.sound(pieces)
 
     # The end
 

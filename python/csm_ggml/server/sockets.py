@@ -167,7 +167,7 @@ class _Session:
         """Say one text."""
         sink = self._service.sink(order)
         meter = Meter(self._service.metrics, order.csm.sample_rate)
-        flow, sound = self._service.flow(order, _pieces(texts))
+        flow, sound = self._service.flow(order, _pieces(texts, order.csm.config))
         reason = "cancelled"
         sent = total = 0
         piece = -1
@@ -232,9 +232,11 @@ class _Session:
         await self._tell({"type": "error", "message": problem.message, **problem.body()})
 
 
-async def _pieces(texts: asyncio.Queue[str | None]) -> AsyncGenerator[str, None]:
+async def _pieces(
+    texts: asyncio.Queue[str | None], config: dict[str, Any]
+) -> AsyncGenerator[str, None]:
     """The pieces of a text, as it comes."""
-    reader = SentenceReader()
+    reader = SentenceReader(config)
     while (text := await texts.get()) is not None:
         for piece in reader.add(text):
             yield piece

@@ -111,7 +111,7 @@ class _Session:
             start = SynthesizeStart.from_event(event)
             order = self._order("text", start.voice)
             self._chunks = asyncio.Queue()
-            self._orders.put_nowait((order, _pieces(self._chunks), True))
+            self._orders.put_nowait((order, _pieces(self._chunks, order.csm.config), True))
         elif SynthesizeChunk.is_type(event.type):
             if self._chunks is not None:
                 self._chunks.put_nowait(SynthesizeChunk.from_event(event).text)
@@ -122,7 +122,9 @@ class _Session:
         elif Synthesize.is_type(event.type) and self._chunks is None:
             whole = Synthesize.from_event(event)
             order = self._order(whole.text, whole.voice)
-            self._orders.put_nowait((order, pieces_of(order.text, whole=order.whole), False))
+            self._orders.put_nowait(
+                (order, pieces_of(order.text, whole=order.whole, config=order.csm.config), False)
+            )
 
     def _order(self, text: str, voice: SynthesizeVoice | None) -> Order:
         name = voice.name if voice is not None else None
@@ -203,9 +205,11 @@ class _Session:
         return Info(tts=[program])
 
 
-async def _pieces(chunks: asyncio.Queue[str | None]) -> AsyncGenerator[str, None]:
+async def _pieces(
+    chunks: asyncio.Queue[str | None], config: dict[str, Any]
+) -> AsyncGenerator[str, None]:
     """The pieces of a text, as it comes."""
-    reader = SentenceReader()
+    reader = SentenceReader(config)
     while (text := await chunks.get()) is not None:
         for piece in reader.add(text):
             yield piece

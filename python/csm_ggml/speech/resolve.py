@@ -129,6 +129,7 @@ class Resolver:
 
     Attributes:
         prompts: Builds the model's prompt rows.
+        config: Hyper-parameters of the model, under the names of docs/GGUF.md.
     """
 
     def __init__(self, model: Model) -> None:
@@ -143,6 +144,7 @@ class Resolver:
             audio_vocab_size=int(model.config["csm.audio_vocab_size"]),
             voice_match=model.prompt.voice_match,
         )
+        self.config = model.config
         self._model = model
         self._prefixes = PrefixCache()
 
