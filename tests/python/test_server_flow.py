@@ -108,11 +108,12 @@ def test_long_texts_are_cut_into_whole_sentences() -> None:
 
 
 def test_sentences_are_cut_as_the_model_file_says() -> None:
-    text = "and so on, " * 40 + "to the end."
+    text = "and so on, " * 40 + "to the end. " + "This is of some length, I say. " * 9
     for config, most in ((None, 200), ({"csm.generation.piece_characters": 60}, 60)):
         reader = SentenceReader(config)
         pieces = [*reader.add(text), *reader.finish()]
         assert most - 12 < max(map(len, pieces)) <= most
+        assert " ".join(pieces) == text.strip()
 
 
 @pytest.mark.parametrize("text", ["", "...", "* * *", "\n\n"])

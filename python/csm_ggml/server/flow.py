@@ -31,8 +31,9 @@ from csm_ggml.voices.voice import Voice
 
 # A text is cut if it is longer than this: more than one utterance of CSM should hold.
 LONG_TEXT_CHARACTERS = 600
-# Sentences are joined until a piece has so many characters; sentences longer than a piece of a long
-# text are cut. The first piece is one sentence, so that the sound starts early.
+# Sentences are joined until a piece has so many characters; it never has more than a piece of a
+# long text, so that longer sentences are cut. The first piece is one sentence, so that the sound
+# starts early.
 PIECE_CHARACTERS = 60
 PAUSE_SECONDS = LongForm().pause
 # Pieces asked for at a time: the one that is heard and the one after it.
@@ -87,6 +88,9 @@ class SentenceReader:
             for part in group([sentence], self._most):
                 if not has_sound(part):
                     continue
+                if self._sentences and len(" ".join([*self._sentences, part])) > self._most:
+                    pieces.append(" ".join(self._sentences))
+                    self._sentences, self._first = [], False
                 self._sentences.append(part)
                 piece = " ".join(self._sentences)
                 if self._first or len(piece) >= PIECE_CHARACTERS:
