@@ -17,6 +17,7 @@ from .config import from_metadata, to_metadata
 from .layout import ENCODER_PREFIXES, expected
 from .policy import TypePolicy, choose_policy
 from .readers import Origin, open_origin
+from .refusals import other_gguf
 from .sources import Kind, PathLike, open_file
 from .tensors import plain
 from .tokenizer import read_metadata
@@ -145,6 +146,8 @@ def quantize_file(
     policy = choose_policy(preset, type, depth_type, codec_type)
     file = open_file(Path(source))
     where = str(file.path)
+    if file.kind is Kind.UNKNOWN and file.metadata:
+        raise other_gguf(where, file.metadata.get("general.architecture"))
     if file.kind is not Kind.OWN:
         raise ModelFormatError(f"{where}: {file.kind.value}, expected a csm-ggml file; convert it")
     config = from_metadata(file.metadata, where)

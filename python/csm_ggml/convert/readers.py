@@ -131,7 +131,7 @@ def _unrecognized(label: str, files: Sequence[SourceFile]) -> ModelFormatError:
     for file in files:
         if file.kind is Kind.UNKNOWN and file.metadata:
             architecture = file.metadata.get("general.architecture")
-            return other_gguf(file.path, architecture, file.tensors)
+            return other_gguf(file.path, architecture)
     seen = "; ".join(f"{f.path.name}: {f.kind.value}" for f in files[:5]) or "no weights files"
     return ModelFormatError(
         f"{label}: no CSM checkpoint ({seen}); expected the weights of sesame/csm-1b, "

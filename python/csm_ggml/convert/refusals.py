@@ -71,11 +71,24 @@ WORKING = (
 )
 
 
-def other_gguf(path: Path | str, architecture: object, names: Iterable[str]) -> ModelFormatError:
+def is_foreign(architecture: object, keys: Mapping[str, object], names: Iterable[str]) -> bool:
+    """Whether a GGUF file is of no layout that is read here, alone or as one of three.
+
+    Args:
+        architecture: its general.architecture.
+        keys: its metadata.
+        names: of its tensors.
+    """
+    if architecture == "csm":
+        return not any(key == "csm.format_version" or key.startswith("mimi.") for key in keys)
+    return architecture != "llama-csm" and not any(
+        name.startswith("quantizer.semantic_rvq.") for name in names
+    )
+
+
+def other_gguf(path: Path | str, architecture: object) -> ModelFormatError:
     """The error for a GGUF file that is none that is read."""
     what = FAMILIES_OF_GGUF.get(str(architecture), "a file of another kind")
-    if architecture == "csm" and any(name.startswith("mimi.") for name in names):
-        what = "a damaged csm-ggml file (no csm.format_version)"
     return ModelFormatError(
         f"{path}: general.architecture is {str(architecture)[:80]!r}: {what}, which has another "
         f"layout; {WORKING}"

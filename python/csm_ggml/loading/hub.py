@@ -17,6 +17,7 @@ from csm_ggml.errors import ModelFormatError, ModelNotFoundError
 from csm_ggml.fetching import Hub, user_cache
 from csm_ggml.loading.aliases import ALIASES
 from csm_ggml.loading.backends import core_path
+from csm_ggml.loading.foreign import check_layout
 
 __all__ = ["CSM_1B", "DEMO", "ModelFiles", "resolve", "short_name", "user_cache"]
 
@@ -131,7 +132,11 @@ def _without_folders(name: str) -> str:
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-    return tuple(folder / name for name in _choose(names, str(folder)))
+    try:
+        return tuple(folder / name for name in _choose(names, str(folder)))
+    except ModelNotFoundError:
+        check_layout([folder / name for name in names])
+        raise
 
 
 def _around_file(path: Path) -> tuple[Path, ...]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml import _core
+from csm_ggml.errors import ModelFormatError
 from csm_ggml.loading import prepared
 from csm_ggml.loading.backends import check_device, core_path, load_backends
 from csm_ggml.loading.calls import core_call
 from csm_ggml.loading.codec import Codec
 from csm_ggml.loading.fingerprint import fingerprint
+from csm_ggml.loading.foreign import check_layout
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.log import logger
 from csm_ggml.text.prompt_format import PromptFormat
@@ -73,8 +75,12 @@ class Model:
         load_backends()
         paths = [core_path(path) for path in files.paths]
         started = time.perf_counter()
-        with core_call():
-            core = _core.Model(paths, device=check_device(device), threads=threads)
+        try:
+            with core_call():
+                core = _core.Model(paths, device=check_device(device), threads=threads)
+        except ModelFormatError:
+            check_layout(files.paths)
+            raise
         logger.info(
             "loaded %s: %.0f MB of weights on %s, %d threads, %.2f s",
             files.name,
