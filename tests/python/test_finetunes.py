@@ -17,6 +17,7 @@ import pytest
 from csm_ggml import CSM, ModelFormatError, ModelNotFoundError
 from csm_ggml.cli import main
 from csm_ggml.convert import convert
+from csm_ggml.convert.pickle_file import read_pickle
 from reference.checkpoint import Tensors
 from safetensors.numpy import save_file
 
@@ -256,9 +257,29 @@ def test_damaged_pickles(content: bytes, match: str, tmp_path: Path) -> None:
     write_pickle(path, content)
     fails(path, match, tmp_path)
     path.write_bytes(path.read_bytes()[:-10])
-    fails(path, "not a PyTorch checkpoint, truncated, or one of PyTorch before 1.6", tmp_path)
+    fails(path, "not a PyTorch checkpoint, truncated, damaged, or one of PyTorch", tmp_path)
     write_pickle(path, pickle.dumps({}), compression=zipfile.ZIP_DEFLATED)
     fails(path, "is compressed, expected plain", tmp_path)
+
+
+@pytest.mark.parity
+def test_random_damage_to_a_pickle_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.pt"
+    save({f"a.{n}": np.ones((3, 4), np.float32) for n in range(4)}, path, "state_dict")
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    refused = 0
+    for _ in range(600):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), rng.integers(1, 5)):
+            damaged[at] = rng.choice([0, 255, damaged[at] ^ 1, int(rng.integers(256))])
+        path.write_bytes(bytes(damaged[: rng.choice([len(whole), int(at)], p=[0.9, 0.1])]))
+        try:
+            for stored in read_pickle(path).values():
+                stored.values()
+        except ModelFormatError:
+            refused += 1
+    assert refused > 200
 
 
 # LoRA

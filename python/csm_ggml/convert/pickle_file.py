@@ -8,6 +8,7 @@ become placeholders, and any other ends the reading.
 
 from __future__ import annotations
 
+import errno
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -167,10 +168,14 @@ def read_pickle(path: Path) -> dict[str, Stored]:
     try:
         with zipfile.ZipFile(path) as archive:
             content = _unpickle(path, archive)
-    except zipfile.BadZipFile:
+    except ModelFormatError:
+        raise
+    except Exception as error:  # a damaged archive may fail in any way
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise ModelFormatError(
-            f"{path}: not a PyTorch checkpoint, truncated, or one of PyTorch before 1.6; load and "
-            "save it again with a newer PyTorch, or use safetensors"
+            f"{path}: not a PyTorch checkpoint, truncated, damaged, or one of PyTorch before 1.6 "
+            f"({error}); load and save it again with a newer PyTorch, or use safetensors"
         ) from None
     state = _state(content, path)
     return {
