@@ -174,7 +174,7 @@ TEST(the_codec_works_beside_an_engine) {
     const int q = TinyModel::kCodebooks, steps = 60;
     const auto speak = [&] {
         csm::Engine engine(model, 1, 0, "auto");
-        const int slot = engine.open({5, {0.9f, 1.0f, 20}, {0.8f, 0.95f, 0}});
+        const int slot = engine.open({5, 0, {0.9f, 1.0f, 20}, {0.8f, 0.95f, 0}});
         const std::vector<int32_t> text{1, 2, 3}, audio(3 * TinyModel::kCodebooks);
         engine.append(slot, {text.data(), audio.data(), 3}, nullptr);
         std::vector<int32_t> codes(steps * TinyModel::kCodebooks);
