@@ -118,7 +118,7 @@ void register_codec(py::module_& m) {
             "foreign.")
         .def_property_readonly("streams", [](const DecoderStream& stream) { return stream.codec.streams(); })
         .def_property_readonly(
-            "splits", [](const DecoderStream& stream) { return stream.codec.splits(); }, kSplits);
+            "splits", [](const DecoderStream& stream) { return stream.codec.graph_size().splits; }, kSplits);
     py::class_<EncoderStream>(m, "MimiEncoder", "A stream of samples to codes.")
         .def(py::init([](std::shared_ptr<Model> model) {
                  return std::make_unique<EncoderStream>(std::move(model));
@@ -130,7 +130,7 @@ void register_codec(py::module_& m) {
              "hidden) latents.")
         .def("reset", [](EncoderStream& stream) { stream.codec.reset(); })
         .def_property_readonly(
-            "splits", [](const EncoderStream& stream) { return stream.codec.splits(); }, kSplits);
+            "splits", [](const EncoderStream& stream) { return stream.codec.graph_size().splits; }, kSplits);
 }
 
 }  // namespace csm

@@ -147,13 +147,22 @@ void register_engine(py::module_& m) {
             "splits",
             [](const Engine& engine) {
                 py::dict out;
-                out["prefill"] = engine.splits().prefill;
-                out["step"] = engine.splits().step;
+                out["prefill"] = engine.graphs().prefill.splits;
+                out["step"] = engine.graphs().step.splits;
                 return out;
             },
             "Parts that the device's scheduler cut the last prefill and the last step into: 1 where the "
             "device "
             "ran all of it, 0 where none ran yet.")
+        .def_property_readonly(
+            "nodes",
+            [](const Engine& engine) {
+                py::dict out;
+                out["prefill"] = engine.graphs().prefill.nodes;
+                out["step"] = engine.graphs().step.nodes;
+                return out;
+            },
+            "Nodes that compute in the last prefill and the last step, before a device fuses some.")
         .def_property_readonly("slots", &Engine::slots)
         .def_property_readonly("context", &Engine::context)
         .def_property_readonly("kv_bytes", &Engine::kv_bytes);

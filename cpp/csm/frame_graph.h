@@ -48,7 +48,7 @@ class FrameGraph {
     // codebooks * batch.
     void run(int32_t* codes, float* logits);
 
-    int splits() const { return graph_.splits(); }
+    GraphSize size() const { return graph_.size(); }
 
  private:
     void build(const CsmConfig& config, const CsmWeights& weights, const KvCache& cache);

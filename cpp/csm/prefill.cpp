@@ -104,8 +104,8 @@ int prefill_chunk(const Device& device, const CsmConfig& config, const KvCache& 
     return block == 0 ? kChunk : block - first % block;
 }
 
-int prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const CsmWeights& w,
-            const KvCache& cache, int slot, int first, const Rows& rows, float* logits) {
+GraphSize prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const CsmWeights& w,
+                  const KvCache& cache, int slot, int first, const Rows& rows, float* logits) {
     const int block = block_rows(*device, c, cache);
     const bool alone = block == 0;  // every row for itself
     const int lead = alone ? 0 : first % block, total = alone ? rows.count : block;
@@ -161,7 +161,7 @@ int prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, const Csm
     if (logits)
         ggml_backend_tensor_get(out, logits, out->nb[1] * static_cast<size_t>(lead),
                                 out->nb[1] * static_cast<size_t>(rows.count));
-    return graph.splits();
+    return graph.size();
 }
 
 }  // namespace csm

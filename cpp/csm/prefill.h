@@ -25,8 +25,8 @@ struct Rows {
 int prefill_chunk(const Device& device, const CsmConfig& config, const KvCache& cache, int first);
 
 // Evaluates rows (at most prefill_chunk) at positions first .. first + count - 1 of a slot, whose last row of
-// the cache is spare. logits, if not null: c0 logits, codes * count. Returns Graph::splits().
-int prefill(const std::shared_ptr<Device>& device, const CsmConfig& config, const CsmWeights& weights,
-            const KvCache& cache, int slot, int first, const Rows& rows, float* logits);
+// the cache is spare. logits, if not null: c0 logits, codes * count. Returns the graph's size.
+GraphSize prefill(const std::shared_ptr<Device>& device, const CsmConfig& config, const CsmWeights& weights,
+                  const KvCache& cache, int slot, int first, const Rows& rows, float* logits);
 
 }  // namespace csm

@@ -168,9 +168,9 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
     if (logits) logits->resize(static_cast<size_t>(total) * static_cast<size_t>(c.codes));
     for (int done = 0; done < total;) {
         const int n = std::min(prefill_chunk(*model_->device(), c, cache_, s.evaluated), total - done);
-        splits_.prefill = prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
-                                  {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
-                                  logits ? logits->data() + int64_t{done} * c.codes : nullptr);
+        graphs_of_.prefill = prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
+                                     {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
+                                     logits ? logits->data() + int64_t{done} * c.codes : nullptr);
         s.evaluated += n;
         touch(slot);
         done += n;
@@ -286,7 +286,7 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
     std::vector<int32_t> drawn(members.size() * static_cast<size_t>(c.codebooks));
     std::vector<float> all_logits(logits ? per_sequence * members.size() : 0);
     graph.run(drawn.data(), logits ? all_logits.data() : nullptr);
-    splits_.step = graph.splits();
+    graphs_of_.step = graph.size();
 
     for (size_t b = 0; b < members.size(); ++b) {
         const int i = index_of[static_cast<size_t>(members[b])];

@@ -39,11 +39,9 @@ struct EngineTimings {
     int64_t frames = 0;
 };
 
-// Parts that the device's scheduler cut the last graph of a kind into: 1 if the device ran all of it, more if
-// it left something to the CPU, 0 if none ran yet.
-struct EngineSplits {
-    int prefill = 0;
-    int step = 0;
+// Of the last graph of each kind; zeros if none ran yet.
+struct EngineGraphs {
+    GraphSize prefill, step;
 };
 
 class Engine {
@@ -56,7 +54,7 @@ class Engine {
     size_t kv_bytes() const { return pool_.bytes(); }
     const Model& model() const { return *model_; }
     const EngineTimings& timings() const { return timings_; }
-    const EngineSplits& splits() const { return splits_; }
+    const EngineGraphs& graphs() const { return graphs_of_; }
 
     // Takes the lowest free slot.
     int open(const SlotSettings& settings);
@@ -117,7 +115,7 @@ class Engine {
     bool any_slots_;  // whether a step takes slots as they are, or all between the lowest and the highest
     GraphCache<FrameGraph::Shape, FrameGraph> graphs_;
     EngineTimings timings_;
-    EngineSplits splits_;
+    EngineGraphs graphs_of_;
 };
 
 }  // namespace csm

@@ -88,7 +88,7 @@ void MimiDecoder::run(const std::vector<int32_t>& streams, const int32_t* codes,
     states_.select(streams);
     transformer_.advance(streams, frames * model_->config.resample_stride);
     graph.compute();
-    splits_ = graph.splits();
+    graph_size_ = graph.size();
 }
 
 void MimiDecoder::check_stream(int stream) const {

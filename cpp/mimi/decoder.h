@@ -48,8 +48,8 @@ class MimiDecoder {
 
     int streams() const { return static_cast<int>(used_.size()); }
     int frame_size() const { return model_->config.frame_size(); }
-    // Parts that the device's scheduler cut the last graph into; 0 if none ran yet.
-    int splits() const { return splits_; }
+    // Of the last graph; zeros if none ran yet.
+    const GraphSize& graph_size() const { return graph_size_; }
 
  private:
     std::unique_ptr<Graph> build(int streams, int frames, int q);
@@ -67,7 +67,7 @@ class MimiDecoder {
     ggml_tensor* codes_;    // I32 {max frames, codebooks}, in each column stream by stream
     ggml_tensor* samples_;  // F32 {frame_size or more, max frames}: a stream has as many columns as frames
     GraphCache<std::array<int, 3>, Graph> graphs_;  // by streams, frames and codebooks
-    int splits_ = 0;
+    GraphSize graph_size_;
 };
 
 }  // namespace csm

@@ -76,7 +76,7 @@ void MimiEncoder::run(Graph& graph, const float* samples, int64_t n, int32_t* co
     upload(start_, &start, sizeof start);
     transformer_.advance({0}, static_cast<int>((n + c.latent_size() - 1) / c.latent_size()));
     graph.compute();
-    splits_ = graph.splits();
+    graph_size_ = graph.size();
     started_ = true;
     std::vector<int32_t> by_codebook(static_cast<size_t>(ggml_nelements(codes_)));
     const auto column = static_cast<size_t>(codes_->ne[0]);

@@ -26,8 +26,8 @@ class MimiEncoder {
     void reset();
 
     int frame_size() const { return model_->config.frame_size(); }
-    // Parts that the device's scheduler cut the last graph into; 0 if none ran yet.
-    int splits() const { return splits_; }
+    // Of the last graph; zeros if none ran yet.
+    const GraphSize& graph_size() const { return graph_size_; }
     int64_t frames(int64_t n) const { return (n + frame_size() - 1) / frame_size(); }
 
  private:
@@ -45,7 +45,7 @@ class MimiEncoder {
     ggml_tensor* latents_;               // F32 {hidden, max frames}
     GraphCache<int64_t, Graph> graphs_;  // by samples
     bool started_ = false;
-    int splits_ = 0;
+    GraphSize graph_size_;
 };
 
 }  // namespace csm

@@ -86,7 +86,7 @@ class Sampler {
     ggml_tensor* draw(ggml_tensor* logits, int codebook) const;
 
     // Upper bounds of the nodes for one codebook and for what all share, views included.
-    static constexpr size_t kNodes = 56, kSharedNodes = 40;
+    static constexpr size_t kNodes = 80, kSharedNodes = 40;
 
  private:
     // See composed_sampler.cpp. The composition computes in F32: a number u within rounding of a border

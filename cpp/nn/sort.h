@@ -6,7 +6,11 @@
 namespace csm {
 
 // The order of the values of each column of x {n, columns}, from the largest to the smallest: I32 {n,
-// columns}.
+// columns}. Where the device sorts half of them at most, as ggml does on AMD's GPUs (1,024), the order is put
+// together from those of the halves.
 ggml_tensor* build_descending_order(Graph& graph, ggml_tensor* x);
+
+// That composition: n must be even. Of equal values the first comes first.
+ggml_tensor* build_merged_order(Graph& graph, ggml_tensor* x);
 
 }  // namespace csm

@@ -172,8 +172,11 @@ void Graph::check_bound() const {
     }
 }
 
-int Graph::splits() const {
-    return scheduler_ ? ggml_backend_sched_get_n_splits(scheduler_.get()) : 1;
+GraphSize Graph::size() const {
+    GraphSize size;
+    for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) size.nodes += !is_view(ggml_graph_node(graph_, i));
+    size.splits = scheduler_ ? ggml_backend_sched_get_n_splits(scheduler_.get()) : 1;
+    return size;
 }
 
 void Graph::compute() {

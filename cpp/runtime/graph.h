@@ -42,6 +42,14 @@ class TensorPool {
 // it.
 int64_t padded(const Device& device, ggml_type type, int64_t n);
 
+// What a run of a graph costs besides its arithmetic.
+struct GraphSize {
+    int nodes = 0;  // that compute; a launch each on most devices
+    // Parts that the scheduler cut it into: 1 if the device runs all of it, and two more wherever it leaves a
+    // piece to the CPU.
+    int splits = 0;
+};
+
 class Graph {
  public:
     Graph(std::shared_ptr<Device> device, size_t max_nodes);
@@ -82,9 +90,7 @@ class Graph {
     void allocate();
     // Runs the graph; throws BackendError when the device fails.
     void compute();
-    // Into how many parts the scheduler cut the graph: 1 if the device runs all of it, and two more wherever
-    // it leaves a piece to the CPU.
-    int splits() const;
+    GraphSize size() const;
 
  private:
     void check_placed() const;

@@ -265,9 +265,13 @@ class Engine:
     def splits(self) -> dict[str, int]:
         """Parts that the device's scheduler cut the last prefill and the last step into.
 
-        1 where the device ran all of it, more where it left something to the CPU, 0 where none ran
-        yet.
+        1 where the device ran all of it, more where it left something to the CPU, 0 where none
+        ran yet.
         """
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Nodes that compute in the last prefill and the last step, before a device fuses some."""
 
     @property
     def slots(self) -> int: ...

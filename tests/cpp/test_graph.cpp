@@ -1,10 +1,15 @@
-// What graphs for other devices than the CPU must keep to. The CPU treated as a GPU ("cpu-generic") refuses what
-// a GPU's backend would compute wrongly, or end the process for.
+// What graphs for other devices than the CPU must keep to. The CPU treated as a GPU ("cpu-generic") refuses
+// what a GPU's backend would compute wrongly, or end the process for.
 
-#include <cstring>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
 #include <stdexcept>
 
 #include "check.h"
+#include "nn/philox.h"
+#include "nn/sort.h"
 #include "runtime/error.h"
 #include "runtime/graph.h"
 
@@ -93,7 +98,8 @@ TEST(the_order_of_a_write_and_a_read_must_follow_from_the_graph) {
     graph.set_rows(state, ggml_add(graph.ctx(), after, rows), first);
     graph.add_output(ggml_get_rows(graph.ctx(), graph.current(state), first));
     graph.allocate();
-    CHECK_EQ(graph.splits(), 1);
+    CHECK_EQ(graph.size().splits, 1);
+    CHECK_EQ(graph.size().nodes, 7);
 }
 
 TEST(parts_of_a_tensor_that_do_not_meet_need_no_order) {
@@ -112,4 +118,43 @@ TEST(parts_of_a_tensor_that_do_not_meet_need_no_order) {
 TEST(several_devices_are_numbered) {
     CHECK_THROWS(csm::Device::open("gpu:9999", 1), csm::BackendError, "gpu:9999");
     CHECK_THROWS(csm::Device::open("gpu:x", 1), csm::BackendError, "is not known");
+}
+
+TEST(two_sorted_halves_make_a_sorted_whole) {
+    constexpr int kN = 64, kColumns = 3;
+    Fixture f;
+    ggml_tensor* x = ggml_new_tensor_2d(f.pool.ctx(), GGML_TYPE_F32, kN, kColumns);
+    f.pool.allocate();
+    csm::Graph graph(f.device, 64);
+    ggml_tensor* order = csm::build_merged_order(graph, x);
+    graph.add_output(order);
+    graph.allocate();
+    const auto sort = [&](const std::vector<float>& values) {
+        csm::upload(x, values.data(), ggml_nbytes(x));
+        graph.compute();
+        std::vector<int32_t> got(values.size());
+        csm::download(order, got.data(), ggml_nbytes(order));
+        return got;
+    };
+    for (uint32_t round = 0; round < 20; ++round) {
+        std::vector<float> values(kN * kColumns);
+        for (uint32_t i = 0; i < values.size(); ++i) {
+            // many equal ones in some rounds
+            const float u = csm::uniform(7, round, i);
+            values[i] = round % 2 == 0 ? u : std::floor(u * 6.0f);
+        }
+        const std::vector<int32_t> got = sort(values);
+        for (size_t c = 0; c < kColumns; ++c) {
+            const float* column = &values[c * kN];
+            std::vector<int32_t> wanted(kN);
+            std::iota(wanted.begin(), wanted.end(), 0);
+            std::stable_sort(wanted.begin(), wanted.end(),
+                             [column](int32_t a, int32_t b) { return column[a] > column[b]; });
+            CHECK(std::equal(wanted.begin(), wanted.end(), got.begin() + static_cast<int>(c) * kN));
+        }
+    }
+    // what is no number has no place; what is there are codes all the same
+    for (const int32_t code :
+         sort(std::vector<float>(kN * kColumns, std::numeric_limits<float>::quiet_NaN())))
+        CHECK(code >= 0 && code < kN);
 }

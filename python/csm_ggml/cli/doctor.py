@@ -168,9 +168,22 @@ def _own_cache() -> str:
 
 def _self_test() -> str:
     from csm_ggml.csm import CSM
+    from csm_ggml.loading.backends import load_backends
 
-    csm = CSM.from_pretrained("demo", device="cpu")
-    started = time.perf_counter()
-    audio = csm.generate("[0]Hello.", seed=1, max_frames=4)
-    seconds = time.perf_counter() - started
-    return f"ok, model demo on {csm.device}: {len(audio.codes)} frames in {seconds * 1000:.0f} ms"
+    gpus = [device["name"] for device in load_backends().devices() if "gpu" in device["type"]]
+    lines, failed = [], False
+    for name in ("cpu", *gpus):
+        try:
+            with CSM.from_pretrained("demo", device=name) as csm:
+                started = time.perf_counter()
+                audio = csm.generate("[0]Hello.", seed=1, max_frames=4)
+                seconds = time.perf_counter() - started
+        except Exception as error:
+            failed = True
+            lines.append(f"model demo on {name}: {type(error).__name__}: {error}")
+            continue
+        frames = len(audio.codes)
+        lines.append(f"ok, model demo on {name}: {frames} frames in {seconds * 1000:.0f} ms")
+    if failed:
+        raise RuntimeError("; ".join(lines))
+    return "\n".join(lines)
