@@ -1,5 +1,6 @@
 #include "bindings/module.h"
 #include "kernels/kernels.h"
+#include "kernels/peak.h"
 #include "runtime/bandwidth.h"
 #include "runtime/device.h"
 #include "runtime/error.h"
@@ -43,6 +44,20 @@ std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const Kernels& kernels : usable_kernels()) names.emplace_back(kernels.name);
     return names;
+}
+
+double peak(const std::string& type, int threads, int rounds, const std::string& instruction_set) {
+    if (threads < 1 || threads > GGML_MAX_N_THREADS || rounds < 1)
+        throw ArgumentError(cat("threads is ", threads, ", rounds ", rounds, "; expected threads from 1 to ",
+                                GGML_MAX_N_THREADS, ", and rounds from 1 on"));
+    const ggml_type number_type = parse_type(type);
+    for (const Kernels& kernels : usable_kernels()) {
+        if (kernels.name != instruction_set) continue;
+        const py::gil_scoped_release release;
+        return peak_multiply_adds(kernels, number_type, threads, rounds);
+    }
+    throw ArgumentError(
+        cat("instruction set '", instruction_set, "' cannot be used here; see instruction_sets()"));
 }
 
 // The numbers of Python's logging.
@@ -96,6 +111,11 @@ void register_backend(py::module_& m) {
         },
         py::arg("threads"), py::arg("bytes"), py::arg("rounds") = 5,
         "Bytes per second that the threads together read from memory; the best of some rounds.");
+    m.def("multiply_add_peak", &peak, py::arg("type"), py::arg("threads"), py::arg("rounds"),
+          py::arg("instruction_set"),
+          "Multiply-adds per second that the threads together do with the instructions for products with "
+          "such a "
+          "matrix, and nothing else; the best of some rounds.");
     m.def("cpu_features", &cpu_features, "The CPU features that the loaded CPU backend uses.");
     m.def("instruction_sets", &instruction_sets,
           "The instruction sets that the package's own kernels can use here, the fastest first.");

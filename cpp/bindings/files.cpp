@@ -50,7 +50,8 @@ py::dict gguf_info(const std::string& path) {
     return out;
 }
 
-// ggml spells K-quants with a capital; people and our command line do not.
+}  // namespace
+
 ggml_type parse_type(std::string name) {
     std::transform(name.begin(), name.end(), name.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -64,6 +65,8 @@ ggml_type parse_type(std::string name) {
     }
     throw ArgumentError(cat("type '", name, "' is not known; examples: f32, f16, bf16, q8_0, q4_0, q4_k"));
 }
+
+namespace {
 
 size_t type_size(const std::string& name, int64_t columns) {
     const ggml_type type = parse_type(name);

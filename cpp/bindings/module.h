@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "ggml.h"
+
 namespace csm {
 
 namespace py = pybind11;
@@ -22,6 +24,9 @@ inline py::str to_text(const std::string& text) {
     return py::reinterpret_steal<py::str>(
         PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
 }
+
+// A ggml type by its name; ggml spells K-quants with a capital, people and our command line do not.
+ggml_type parse_type(std::string name);
 
 void register_errors(py::module_& m);
 void register_backend(py::module_& m);

@@ -238,3 +238,18 @@ void attend(const Attention& a) {
         attend_heads<float, CSM_HEADS>(a, 0);
     }
 }
+
+// Nothing but fused products and sums, in so many chains that none waits for another; returns how many.
+int64_t float_peak(int64_t rounds) {
+    constexpr int kChains = 12;
+    Floats sums[kChains] = {}, a = all(0.5f), b = a;
+    CSM_KEEP(a);
+    CSM_KEEP(b);
+    for (int64_t round = 0; round < rounds; ++round) {
+        for (int chain = 0; chain < kChains; ++chain) {
+            sums[chain] = fused(a, b, sums[chain]);
+            CSM_KEEP(sums[chain]);
+        }
+    }
+    return rounds * kChains * CSM_LANES;
+}

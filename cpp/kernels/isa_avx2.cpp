@@ -23,9 +23,15 @@ namespace {
         _mm256_maddubs_epi16(reinterpret_cast<__m256i>(bytes), reinterpret_cast<__m256i>(quad))))
 #define CSM_PAIR_SUMS(sums) \
     reinterpret_cast<Ints>(_mm256_madd_epi16(reinterpret_cast<__m256i>(sums), _mm256_set1_epi16(1)))
+#define CSM_LOOKUP(table, bytes)                                                              \
+    reinterpret_cast<Ints>(_mm256_shuffle_epi8(                                               \
+        _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table))), \
+        reinterpret_cast<__m256i>(bytes)))
 #include "kernels/vectors.h"
 // which the loops need
 #include "kernels/float_loops.h"
+#include "kernels/packed_formats.h"
+// which packed_loops.h needs
 #include "kernels/packed_loops.h"
 #include "kernels/row_loops.h"
 }  // namespace
@@ -36,8 +42,9 @@ std::optional<Kernels> find_avx2() {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
         return std::nullopt;
-    return Kernels{"avx2",         avx2::units,    avx2::run,      avx2::elu_array, avx2::attend,
-                   avx2::multiply, avx2::quantize, avx2::rms_norm, avx2::swiglu};
+    return Kernels{"avx2",       avx2::units,      avx2::run,         avx2::elu_array,
+                   avx2::attend, avx2::multiply,   avx2::quantize,    avx2::rms_norm,
+                   avx2::swiglu, avx2::float_peak, avx2::integer_peak};
 }
 
 #else

@@ -23,9 +23,15 @@ namespace {
         _mm512_maddubs_epi16(reinterpret_cast<__m512i>(bytes), reinterpret_cast<__m512i>(quad))))
 #define CSM_PAIR_SUMS(sums) \
     reinterpret_cast<Ints>(_mm512_madd_epi16(reinterpret_cast<__m512i>(sums), _mm512_set1_epi16(1)))
+#define CSM_LOOKUP(table, bytes)                                                                             \
+    reinterpret_cast<Ints>(                                                                                  \
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table))), \
+                            reinterpret_cast<__m512i>(bytes)))
 #include "kernels/vectors.h"
 // which the loops need
 #include "kernels/float_loops.h"
+#include "kernels/packed_formats.h"
+// which packed_loops.h needs
 #include "kernels/packed_loops.h"
 #include "kernels/row_loops.h"
 }  // namespace
@@ -39,8 +45,9 @@ std::optional<Kernels> find_avx512() {
         !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
         !__builtin_cpu_supports("avx512bw"))
         return std::nullopt;
-    return Kernels{"avx512",         avx512::units,    avx512::run,      avx512::elu_array, avx512::attend,
-                   avx512::multiply, avx512::quantize, avx512::rms_norm, avx512::swiglu};
+    return Kernels{"avx512",       avx512::units,      avx512::run,         avx512::elu_array,
+                   avx512::attend, avx512::multiply,   avx512::quantize,    avx512::rms_norm,
+                   avx512::swiglu, avx512::float_peak, avx512::integer_peak};
 }
 
 #else

@@ -15,8 +15,13 @@ namespace {
 #define CSM_DOT(sums, bytes, quad)              \
     reinterpret_cast<Ints>(_mm512_dpbusd_epi32( \
         reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(bytes), reinterpret_cast<__m512i>(quad)))
+#define CSM_LOOKUP(table, bytes)                                                                             \
+    reinterpret_cast<Ints>(                                                                                  \
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(table))), \
+                            reinterpret_cast<__m512i>(bytes)))
 #include "kernels/vectors.h"
 // which the loops need
+#include "kernels/packed_formats.h"
 #include "kernels/packed_loops.h"
 }  // namespace
 }  // namespace avx512vnni
@@ -27,6 +32,7 @@ std::optional<Kernels> find_avx512vnni() {
     if (!kernels || !__builtin_cpu_supports("avx512vnni")) return std::nullopt;
     kernels->name = "avx512vnni";
     kernels->multiply = avx512vnni::multiply;
+    kernels->integer_peak = avx512vnni::integer_peak;
     return kernels;
 }
 

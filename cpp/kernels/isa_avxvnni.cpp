@@ -16,8 +16,13 @@ namespace {
 #define CSM_DOT(sums, bytes, quad)                  \
     reinterpret_cast<Ints>(_mm256_dpbusd_avx_epi32( \
         reinterpret_cast<__m256i>(sums), reinterpret_cast<__m256i>(bytes), reinterpret_cast<__m256i>(quad)))
+#define CSM_LOOKUP(table, bytes)                                                              \
+    reinterpret_cast<Ints>(_mm256_shuffle_epi8(                                               \
+        _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table))), \
+        reinterpret_cast<__m256i>(bytes)))
 #include "kernels/vectors.h"
 // which the loops need
+#include "kernels/packed_formats.h"
 #include "kernels/packed_loops.h"
 }  // namespace
 }  // namespace avxvnni
@@ -28,6 +33,7 @@ std::optional<Kernels> find_avxvnni() {
     if (!kernels || !__builtin_cpu_supports("avxvnni")) return std::nullopt;
     kernels->name = "avxvnni";
     kernels->multiply = avxvnni::multiply;
+    kernels->integer_peak = avxvnni::integer_peak;
     return kernels;
 }
 

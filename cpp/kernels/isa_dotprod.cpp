@@ -27,8 +27,11 @@ namespace {
 #define CSM_DOT(sums, bytes, quad)                                                                          \
     reinterpret_cast<Ints>(vdotq_s32(reinterpret_cast<int32x4_t>(sums), reinterpret_cast<int8x16_t>(bytes), \
                                      reinterpret_cast<int8x16_t>(quad)))
+#define CSM_LOOKUP(table, bytes) \
+    reinterpret_cast<Ints>(vqtbl1q_u8(vld1q_u8(table), reinterpret_cast<uint8x16_t>(bytes)))
 #include "kernels/vectors.h"
 // which the loops need
+#include "kernels/packed_formats.h"
 #include "kernels/packed_loops.h"
 }  // namespace
 }  // namespace dotprod
@@ -53,6 +56,7 @@ std::optional<Kernels> find_dotprod() {
     if (!kernels || !has_dotprod()) return std::nullopt;
     kernels->name = "dotprod";
     kernels->multiply = dotprod::multiply;
+    kernels->integer_peak = dotprod::integer_peak;
     return kernels;
 }
 

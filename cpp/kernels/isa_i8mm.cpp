@@ -32,8 +32,11 @@ namespace {
     reinterpret_cast<Ints>(vusmmlaq_s32(reinterpret_cast<int32x4_t>(sums),   \
                                         reinterpret_cast<uint8x16_t>(bytes), \
                                         reinterpret_cast<int8x16_t>(quads)))
+#define CSM_LOOKUP(table, bytes) \
+    reinterpret_cast<Ints>(vqtbl1q_u8(vld1q_u8(table), reinterpret_cast<uint8x16_t>(bytes)))
 #include "kernels/vectors.h"
 // which the loops need
+#include "kernels/packed_formats.h"
 #include "kernels/packed_loops.h"
 }  // namespace
 }  // namespace i8mm
@@ -58,6 +61,7 @@ std::optional<Kernels> find_i8mm() {
     if (!kernels || !has_i8mm()) return std::nullopt;
     kernels->name = "i8mm";
     kernels->multiply = i8mm::multiply;
+    kernels->integer_peak = i8mm::integer_peak;
     return kernels;
 }
 

@@ -105,6 +105,10 @@ struct Kernels {
     void (*rms_norm)(const float* values, const float* weight, int64_t n, float eps, float* out);
     // gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; n is a multiple of 16.
     void (*swiglu)(float* gate, const float* up, int64_t n);
+
+    // Rounds of nothing but multiply-adds, of F32 and of bytes with so many bits; return how many they did.
+    int64_t (*float_peak)(int64_t rounds);
+    int64_t (*integer_peak)(int bits, int64_t rounds);
 };
 
 // Names a lower instruction set than the best; for tests, and to find out what a fault depends on.

@@ -33,11 +33,13 @@ CSM_INLINE void store_bytes(int8_t* to, const Ints* v) {
 void quantize(const float* values, int64_t first_block, int64_t last_block, const ActivationTiles& tiles,
               int64_t token, void* activations) {
     constexpr int kVectors = 32 / CSM_LANES;
+    const ActivationForm form = tiles.form;
     const int64_t tile = tiles.tile_of(token), first = tiles.first(tile), n = tiles.first(tile + 1) - first;
     const int64_t index = token - first;
+    const size_t block_bytes = static_cast<size_t>(n) * form.block_bytes();
     auto* to = static_cast<uint8_t*>(activations) + tiles.offset(tile) +
-               static_cast<size_t>(first_block * n) * kActivationBlockBytes;
-    for (int64_t block = first_block; block < last_block; ++block, values += 32) {
+               static_cast<size_t>(first_block) * block_bytes + static_cast<size_t>(index) * 4;
+    for (int64_t block = first_block; block < last_block; ++block, values += 32, to += block_bytes) {
         // The bits of positive numbers are ordered as the numbers are, and those of NaN above all.
         Ints sizes = {};
         for (int v = 0; v < kVectors; ++v) {
@@ -48,27 +50,41 @@ void quantize(const float* values, int64_t first_block, int64_t last_block, cons
         float size;
         std::memcpy(&size, &top, sizeof size);
         int8_t quants[32] = {};
-        int32_t quant_sum = 0;
+        int32_t halves[2] = {};
         // nothing is left of blocks so small, and nothing but their scale of those that are not finite
         if (size > 1e-30f && size <= 3.4028234e38f) {
             const float inverse = 127.0f / size;
-            Ints totals = {}, integers[kVectors];
+            Ints totals[2] = {}, integers[kVectors];
             for (int v = 0; v < kVectors; ++v) {
                 // adding 1.5 * 2^23 rounds to even, and leaves the integer in the lowest bits
-                const Floats shifted = load(values + v * CSM_LANES) * inverse + 12582912.0f;
-                integers[v] = reinterpret_cast<Ints>(shifted) - 0x4b400000;
-                totals += integers[v];
+                const Floats shifted = load(values + v * CSM_LANES) * inverse + kSumStartNumber;
+                integers[v] = reinterpret_cast<Ints>(shifted) - kSumStart;
+                totals[v / (kVectors / 2)] += integers[v];
             }
             store_bytes(quants, integers);
-            quant_sum = total(totals);
+            if (form.halves) {
+                for (int half = 0; half < 2; ++half) halves[half] = total(totals[half]);
+            } else {
+                halves[0] = total(totals[0] + totals[1]);
+            }
         }
         const float scale = size / 127.0f;
-        const int32_t offset = -8 * quant_sum;
-        std::memcpy(to + index * 4, &scale, 4);
-        std::memcpy(to + (n + index) * 4, &offset, 4);
-        for (int64_t quad = 0; quad < 8; ++quad)
-            std::memcpy(to + ((2 + quad) * n + index) * 4, quants + quad * 4, 4);
-        to += static_cast<size_t>(n) * kActivationBlockBytes;
+        uint8_t* part = to;
+        const auto put = [&part, n](const void* word) {
+            std::memcpy(part, word, 4);
+            part += n * 4;
+        };
+        put(&scale);
+        if (form.offset == 0) {
+            const float shift = scale * static_cast<float>(-halves[0]);
+            put(&shift);
+        } else {
+            for (int half = 0; half < (form.halves ? 2 : 1); ++half) {
+                const int32_t start = kSumStart - form.offset * halves[half];
+                put(&start);
+            }
+        }
+        for (int quad = 0; quad < 8; ++quad) put(quants + quad * 4);
     }
 }
 

@@ -90,6 +90,16 @@ CSM_INLINE Floats rounded_once(Floats a, Floats b, Floats c) {
 #endif
 }
 
+// Nothing, to a processor. Compilers would turn a chain of sums into a tree, which needs far more registers
+// than there are.
+#if defined(CSM_X86)
+#define CSM_KEEP(v) asm("" : "+x"(v))
+#elif defined(CSM_ARM)
+#define CSM_KEEP(v) asm("" : "+w"(v))
+#else
+#define CSM_KEEP(v) (void)(v)
+#endif
+
 // Sums of a vector's lanes fold it in half until one is left.
 typedef float Floats4 __attribute__((vector_size(16)));
 typedef int32_t Ints4 __attribute__((vector_size(16)));
@@ -131,20 +141,29 @@ CSM_INLINE void store_sums(float* to, Floats a, Floats b, Floats c, Floats d) {
 CSM_INLINE Ints4 larger(Ints4 a, Ints4 b) {
     return a > b ? a : b;
 }
-CSM_INLINE int32_t largest(Ints v) {
+CSM_INLINE Ints4 added(Ints4 a, Ints4 b) {
+    return a + b;
+}
+template <Ints4 (*Join)(Ints4, Ints4)>
+CSM_INLINE int32_t joined(Ints v) {
     Ints4 parts[CSM_LANES / 4];
     std::memcpy(parts, &v, sizeof parts);
-    Ints4 top = parts[0];
-    for (int i = 1; i < CSM_LANES / 4; ++i) top = larger(top, parts[i]);
-    const int32_t even = top[0] > top[2] ? top[0] : top[2], odd = top[1] > top[3] ? top[1] : top[3];
-    return even > odd ? even : odd;
+    Ints4 all = parts[0];
+    for (int i = 1; i < CSM_LANES / 4; ++i) all = Join(all, parts[i]);
+#if defined(CSM_X86)
+    all = Join(all, reinterpret_cast<Ints4>(_mm_shuffle_epi32(reinterpret_cast<__m128i>(all), 0x4e)));
+    all = Join(all, reinterpret_cast<Ints4>(_mm_shuffle_epi32(reinterpret_cast<__m128i>(all), 0xb1)));
+#else
+    all = Join(all, Ints4{all[2], all[3], all[0], all[1]});
+    all = Join(all, Ints4{all[1], all[0], all[3], all[2]});
+#endif
+    return all[0];
+}
+CSM_INLINE int32_t largest(Ints v) {
+    return joined<larger>(v);
 }
 CSM_INLINE int32_t total(Ints v) {
-    Ints4 parts[CSM_LANES / 4];
-    std::memcpy(parts, &v, sizeof parts);
-    Ints4 sums = parts[0];
-    for (int i = 1; i < CSM_LANES / 4; ++i) sums += parts[i];
-    return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    return joined<added>(v);
 }
 
 // exp(x) = power * (rest + 1) for x <= 0.

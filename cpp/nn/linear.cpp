@@ -20,9 +20,12 @@ T* row(const ggml_tensor* t, int64_t i) {
 struct Form {
     int64_t columns = 0;
     const RowDot* dots = nullptr;
+    ActivationForm packed = {};
 
     Form() = default;
-    explicit Form(const Matrix& consumer) : columns(consumer.columns), dots(consumer.dots) {}
+    explicit Form(const Matrix& consumer) : columns(consumer.columns), dots(consumer.dots) {
+        if (consumer.packed != nullptr) packed = consumer.packed->layout().form;
+    }
 
     static bool exists(const Matrix& consumer) {
         return consumer.packed != nullptr || consumer.dots != nullptr;
@@ -31,15 +34,16 @@ struct Form {
     // Columns that are quantized together.
     int64_t block() const { return dots ? ggml_blck_size(dots->activations) : PackedMatrix::kBlockColumns; }
     int64_t blocks() const { return columns / block(); }
+    ActivationTiles tiles(int64_t tokens) const { return {columns, tokens, packed}; }
     size_t token_bytes() const {
-        return dots ? ggml_row_size(dots->activations, columns) : activation_bytes(columns);
+        return dots ? ggml_row_size(dots->activations, columns) : tiles(1).token_bytes();
     }
 
     // Quantizes blocks of a token, the first of which is at values.
     void quantize(const float* values, int64_t first_block, int64_t last_block, const ggml_tensor* dst,
                   int64_t token) const {
         if (dots == nullptr) {
-            kernels().quantize(values, first_block, last_block, {columns, dst->ne[1]}, token, dst->data);
+            kernels().quantize(values, first_block, last_block, tiles(dst->ne[1]), token, dst->data);
         } else {
             const auto offset = static_cast<size_t>(first_block) * ggml_type_size(dots->activations);
             dots->quantize(values, row<char>(dst, token) + offset, (last_block - first_block) * block());
@@ -139,7 +143,7 @@ void run_linear(ggml_tensor* dst, int ith, int nth, void* userdata) {
     PackedProduct job;
     job.matrix = w;
     job.packed = weight->data;
-    job.tiles = {w.columns, x->ne[1]};
+    job.tiles = {w.columns, x->ne[1], w.layout().form};
     job.activations = x->data;
     job.out_stride = static_cast<int64_t>(dst->nb[1] / sizeof(float));
     divide(*node.team, w.groups(), ith, nth, [&](int64_t first, int64_t last) {
@@ -174,7 +178,7 @@ void run_swiglu(ggml_tensor* dst, int ith, int nth, void* userdata) {
     const Kernels& loops = kernels();
     divide(*node.team, node.form.blocks(), ith, nth, [&](int64_t first, int64_t last) {
         thread_local std::vector<float> hidden;
-        const ActivationTiles in{w.columns, x->ne[1]};
+        const ActivationTiles in{w.columns, x->ne[1], w.layout().form};
         hidden.resize(static_cast<size_t>(2 * size * std::min(kTileBlock * kActivationTile, in.tokens)));
         PackedProduct part;
         part.matrix = w;

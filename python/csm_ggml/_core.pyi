@@ -57,6 +57,18 @@ def instruction_set() -> str | None:
 def read_bandwidth(threads: int, bytes: int, rounds: int = 5) -> float:
     """Bytes per second that the threads together read from a buffer; the best of some rounds."""
 
+def multiply_add_peak(type: str, threads: int, rounds: int, instruction_set: str) -> float:
+    """Multiply-adds per second that the threads do with the instructions for products with a type.
+
+    Nothing but these instructions is run; the best of some rounds.
+
+    Args:
+        type: A ggml type, such as `q4_0`.
+        threads: That compute side by side.
+        rounds: Of some milliseconds.
+        instruction_set: One of `instruction_sets()`.
+    """
+
 def gguf_info(path: str) -> dict[str, Any]:
     """Read a GGUF header.
 

@@ -9,6 +9,7 @@
 #include "check.h"
 #include "ggml.h"
 #include "kernels/kernels.h"
+#include "kernels/peak.h"
 #include "nn/philox.h"
 
 namespace {
@@ -226,6 +227,19 @@ TEST(attention_equals_plain_loops) {
                     }
                 }
             }
+        }
+    }
+}
+
+// Loose bounds: a loop that a compiler could empty would be far above them.
+TEST(peaks_are_those_of_a_processor) {
+    for (const auto& kernels : csm::usable_kernels()) {
+        for (const ggml_type type : {GGML_TYPE_F32, GGML_TYPE_Q4_0, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K,
+                                     GGML_TYPE_Q8_0, GGML_TYPE_Q2_K}) {
+            const double peak = csm::peak_multiply_adds(kernels, type, 1, 1);
+            CHECK(peak > 1e5);
+            // two instructions a cycle of 64 products each, at 10 GHz
+            CHECK(peak < 1.3e12);
         }
     }
 }

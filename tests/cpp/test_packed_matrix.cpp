@@ -14,7 +14,13 @@ using namespace csm;
 
 namespace {
 
-constexpr ggml_type kTypes[] = {GGML_TYPE_Q4_0, GGML_TYPE_Q8_0};
+constexpr ggml_type kTypes[] = {GGML_TYPE_Q4_0, GGML_TYPE_IQ4_NL, GGML_TYPE_Q8_0,
+                                GGML_TYPE_Q4_K, GGML_TYPE_Q5_K,   GGML_TYPE_Q6_K};
+
+// Columns that a format is packed in.
+int64_t chunk(ggml_type type) {
+    return packed_layout(type).blocks * PackedMatrix::kBlockColumns;
+}
 
 struct Case {
     PackedMatrix matrix;
@@ -24,19 +30,25 @@ struct Case {
     std::vector<float> values;  // tokens x columns
 };
 
-Case make_case(ggml_type type, int64_t columns, int64_t rows, int64_t tokens) {
-    std::mt19937 random(7);
-    std::normal_distribution<float> normal;
-    Case c{{type, columns, rows}, {}, {}, tokens, {}};
-    const auto n = static_cast<size_t>(columns * rows);
-    std::vector<float> original(n);
-    for (float& w : original) w = normal(random);
-    std::vector<uint8_t> quantized(ggml_row_size(type, columns) * static_cast<size_t>(rows));
-    ggml_quantize_chunk(type, original.data(), quantized.data(), 0, rows, columns, nullptr);
-    c.weights.resize(n);
+// A case with the weights that rows in ggml's layout have.
+Case case_of(ggml_type type, int64_t columns, int64_t rows, const std::vector<uint8_t>& quantized) {
+    Case c{{type, columns, rows}, {}, {}, 0, {}};
+    c.weights.resize(static_cast<size_t>(columns * rows));
     ggml_get_type_traits(type)->to_float(quantized.data(), c.weights.data(), columns * rows);
     c.packed.resize(c.matrix.bytes());
     c.matrix.pack(quantized.data(), c.packed.data());
+    return c;
+}
+
+Case make_case(ggml_type type, int64_t columns, int64_t rows, int64_t tokens) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    std::vector<float> original(static_cast<size_t>(columns * rows));
+    for (float& w : original) w = normal(random);
+    std::vector<uint8_t> quantized(ggml_row_size(type, columns) * static_cast<size_t>(rows));
+    ggml_quantize_chunk(type, original.data(), quantized.data(), 0, rows, columns, nullptr);
+    Case c = case_of(type, columns, rows, quantized);
+    c.tokens = tokens;
     c.values.resize(static_cast<size_t>(columns * tokens));
     for (float& v : c.values) v = normal(random);
     return c;
@@ -44,7 +56,7 @@ Case make_case(ggml_type type, int64_t columns, int64_t rows, int64_t tokens) {
 
 // Activations for the first `tokens` tokens of a case.
 std::vector<uint8_t> quantized(const Kernels& kernels, const Case& c, int64_t tokens) {
-    const ActivationTiles tiles{c.matrix.columns, tokens};
+    const ActivationTiles tiles{c.matrix.columns, tokens, c.matrix.layout().form};
     std::vector<uint8_t> out(tiles.bytes());
     for (int64_t t = 0; t < tokens; ++t)
         kernels.quantize(&c.values[static_cast<size_t>(t * tiles.columns)], 0, tiles.columns / 32, tiles, t,
@@ -56,7 +68,7 @@ std::vector<float> product(const Kernels& kernels, const Case& c, const std::vec
                            int64_t tokens, int64_t step = 1) {
     const int64_t rows = c.matrix.rows;
     std::vector<float> out(static_cast<size_t>(rows * tokens), std::numeric_limits<float>::quiet_NaN());
-    const ActivationTiles tiles{c.matrix.columns, tokens};
+    const ActivationTiles tiles{c.matrix.columns, tokens, c.matrix.layout().form};
     for (int64_t group = 0; group < c.matrix.groups(); group += step) {
         const int64_t last = std::min(group + step, c.matrix.groups());
         kernels.multiply({c.matrix, c.packed.data(), group, last, tiles, activations.data(), 0, tiles.count(),
@@ -73,7 +85,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 TEST(tiles_hold_every_token_once) {
     for (int64_t tokens = 1; tokens < 200; ++tokens) {
-        const ActivationTiles tiles{64, tokens};
+        const ActivationTiles tiles{64, tokens, {}};
         int64_t next = 0;
         for (int64_t tile = 0; tile < tiles.count(); ++tile) {
             CHECK_EQ(tiles.first(tile), next);
@@ -88,7 +100,7 @@ TEST(tiles_hold_every_token_once) {
 
 TEST(packed_products_match_the_dequantized_weights) {
     for (const ggml_type type : kTypes) {
-        for (const int64_t columns : {64, 192, 2048}) {
+        for (const int64_t columns : {chunk(type), 3 * chunk(type), int64_t{2048}}) {
             const int64_t rows = 48, tokens = 11;
             const Case c = make_case(type, columns, rows, tokens);
             for (const Kernels& kernels : usable_kernels()) {
@@ -115,7 +127,7 @@ TEST(packed_products_match_the_dequantized_weights) {
 // Every way to cut the product into tiles of rows and activations.
 TEST(packed_products_do_not_depend_on_the_batch) {
     for (const ggml_type type : kTypes) {
-        const int64_t rows = 80, columns = 256, tokens = 19;
+        const int64_t rows = 80, columns = 512, tokens = 19;
         const Case c = make_case(type, columns, rows, tokens);
         for (const Kernels& kernels : usable_kernels()) {
             std::vector<float> alone;
@@ -139,7 +151,7 @@ TEST(all_instruction_sets_give_the_same_bits) {
     const Kernels& portable = usable_kernels().back();
     for (const ggml_type type : kTypes) {
         for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 21}) {
-            Case c = make_case(type, 320, 48, tokens);
+            Case c = make_case(type, 5 * chunk(type), 48, tokens);
             // blocks of zeros, and the widest range of sizes within one
             std::fill_n(c.values.begin(), 32, 0.0f);
             c.values[40] = 1e30f;
@@ -172,31 +184,30 @@ TEST(all_instruction_sets_give_the_same_bits) {
 
 // The largest sums that can be: 16-bit parts must not overflow, nor bytes saturate.
 TEST(sums_of_extreme_quants_are_exact) {
-    const int64_t columns = 64, rows = 16;
+    const int64_t rows = 16, tokens = 8;
     for (const ggml_type type : kTypes) {
-        for (const int weight : {-128, -127, 127}) {
+        const int64_t columns = chunk(type);
+        // scales of 16 bits lie at the beginning of a block, but for Q6_K's
+        std::vector<size_t> scales = {type == GGML_TYPE_Q6_K ? size_t{208} : 0};
+        if (type == GGML_TYPE_Q4_K || type == GGML_TYPE_Q5_K) scales.push_back(2);
+        for (const int fill : {0x00, 0xff, 0x7f, 0x80, 0x81, 0x55}) {
+            std::vector<uint8_t> matrix(ggml_row_size(type, columns) * static_cast<size_t>(rows),
+                                        static_cast<uint8_t>(fill));
+            const uint16_t one = ggml_fp32_to_fp16(1.0f);
+            for (size_t at = 0; at < matrix.size(); at += ggml_type_size(type))
+                for (const size_t scale : scales) std::memcpy(&matrix[at + scale], &one, 2);
+            Case c = case_of(type, columns, rows, matrix);
             for (const float sign : {1.0f, -1.0f}) {
-                std::vector<uint8_t> row(ggml_row_size(type, columns));
-                const size_t block = ggml_type_size(type);
-                const uint16_t one = ggml_fp32_to_fp16(1.0f);
-                for (size_t at = 0; at < row.size(); at += block) {
-                    std::memcpy(&row[at], &one, 2);
-                    // nibbles 0 and 15 stand for -8 and 7
-                    const int byte = type == GGML_TYPE_Q8_0 ? weight : weight < 0 ? 0x00 : 0xff;
-                    std::memset(&row[at + 2], byte, block - 2);
+                c.values.assign(static_cast<size_t>(columns * tokens), 127.0f * sign);
+                double expected = 0.0, size = 0.0;
+                for (int64_t i = 0; i < columns; ++i) {
+                    const double product = 127.0 * sign * c.weights[static_cast<size_t>(i)];
+                    expected += product;
+                    size += std::fabs(product);
                 }
-                std::vector<uint8_t> matrix;
-                for (int64_t r = 0; r < rows; ++r) matrix.insert(matrix.end(), row.begin(), row.end());
-                Case c{{type, columns, rows}, {}, {}, 8, {}};
-                c.packed.resize(c.matrix.bytes());
-                c.matrix.pack(matrix.data(), c.packed.data());
-                c.values.assign(static_cast<size_t>(columns * 8), 127.0f * sign);
-                const int number = type == GGML_TYPE_Q8_0 ? weight : weight < 0 ? -8 : 7;
-                const auto expected =
-                    static_cast<float>(columns) * 127.0f * sign * static_cast<float>(number);
                 for (const Kernels& kernels : usable_kernels())
-                    for (const float got : product(kernels, c, quantized(kernels, c, 8), 8))
-                        CHECK_EQ(got, expected);
+                    for (const float got : product(kernels, c, quantized(kernels, c, tokens), tokens))
+                        CHECK_NEAR(got, expected, 1e-6 * size);
             }
         }
     }
@@ -205,16 +216,17 @@ TEST(sums_of_extreme_quants_are_exact) {
 TEST(activations_of_zeros_and_of_extremes) {
     std::vector<float> values(64, 0.0f);
     values[40] = 3e38f;
-    const ActivationTiles tiles{64, 1};
+    const ActivationTiles tiles{64, 1, {8, false}};
+    const size_t block = tiles.form.block_bytes();
     for (const Kernels& kernels : usable_kernels()) {
         std::vector<uint8_t> out(tiles.bytes());
         kernels.quantize(values.data(), 0, 2, tiles, 0, out.data());
         float scales[2];
         std::memcpy(&scales[0], out.data(), 4);
-        std::memcpy(&scales[1], out.data() + kActivationBlockBytes, 4);
+        std::memcpy(&scales[1], out.data() + block, 4);
         CHECK_EQ(scales[0], 0.0f);
         CHECK_NEAR(scales[1] * 127.0f / 3e38f, 1.0f, 1e-6f);
-        CHECK_EQ(static_cast<int>(static_cast<int8_t>(out[kActivationBlockBytes + 8 + 8])), 127);
+        CHECK_EQ(static_cast<int>(static_cast<int8_t>(out[block + 8 + 8])), 127);
     }
 }
 
@@ -222,8 +234,8 @@ TEST(what_is_no_number_stays_visible) {
     for (const ggml_type type : kTypes) {
         for (const float bad :
              {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-            Case c = make_case(type, 64, 16, 2);
-            c.values[70] = bad;  // of the second token
+            Case c = make_case(type, chunk(type), 16, 2);
+            c.values[static_cast<size_t>(chunk(type)) + 6] = bad;  // of the second token
             for (const Kernels& kernels : usable_kernels()) {
                 const auto out = product(kernels, c, quantized(kernels, c, 2), 2);
                 for (size_t i = 0; i < out.size(); ++i) CHECK_EQ(std::isfinite(out[i]), i < 16);
@@ -259,6 +271,8 @@ TEST(swiglu_and_rms_norm_match_their_formulas) {
 TEST(only_divisible_shapes_are_packed) {
     CHECK(!PackedMatrix::supported(GGML_TYPE_Q4_0, 96, 16));
     CHECK(!PackedMatrix::supported(GGML_TYPE_Q4_0, 64, 24));
-    CHECK(!PackedMatrix::supported(GGML_TYPE_Q4_K, 256, 16));
+    CHECK(PackedMatrix::supported(GGML_TYPE_Q4_K, 256, 16));
+    CHECK(!PackedMatrix::supported(GGML_TYPE_Q4_K, 320, 16));
+    CHECK(!PackedMatrix::supported(GGML_TYPE_IQ2_XS, 256, 16));
     CHECK(!PackedMatrix::supported(GGML_TYPE_F32, 64, 16));
 }

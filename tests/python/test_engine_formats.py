@@ -1,8 +1,8 @@
 """What utterances may not depend on, in the number formats that have kernels of their own.
 
 Most tests of exactness use F32. Other weights take other paths: packed for integer dot products
-(Q4_0 and Q8_0), ggml's dot products of single rows (IQ4_NL, Q6_K and the like), or panels that are
-widened (F16); and their keys and values are F16.
+(Q4_0, Q8_0, IQ4_NL, Q4_K, Q5_K, Q6_K), ggml's dot products of single rows (Q2_K and the like), or
+panels that are widened (F16); and their keys and values are F16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reference.recipes import WIDE
 
 Load = Callable[..., _core.Model]
 
-TYPES = ("f16", "bf16", "q8_0", "q6_k", "q4_k", "q4_0", "q2_k", "iq4_nl")
+TYPES = ("f16", "bf16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "q2_k", "iq4_nl")
 FRAMES = 3
 UTTERANCES = 4
 

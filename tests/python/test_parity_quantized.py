@@ -13,6 +13,7 @@ from reference.recipes import WIDE
 
 # Smallest cosine between the logits of quantized and F32 weights, all positions taken together.
 COSINES = {"f16": 0.99999, "bf16": 0.9999, "q8_0": 0.999, "q4_0": 0.99, "q4_k": 0.99}
+COSINES |= {"q6_k": 0.999, "q5_k": 0.995, "iq4_nl": 0.985}
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
