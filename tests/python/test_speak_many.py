@@ -16,6 +16,7 @@ from csm_ggml.cli import main
 from csm_ggml.cli.collection import MANIFEST, file_names
 from csm_ggml.cli.table import read_table
 from csm_ggml.files import open_locked
+from fakes import say_nothing_of
 
 ROWS = [
     {"id": "b", "text": "One two three.", "n": 1},
@@ -126,6 +127,21 @@ def test_rows_that_cannot_be_spoken(model: list[str], capsys: pytest.CaptureFixt
     # Mended rows are spoken; the lines of their errors are gone.
     assert main(["speak-many", write(ROWS), "-o", "out", *model, "-q"]) == 0
     assert [line["id"] for line in manifest("out")] == ["b", "a", "c d"]
+
+
+def test_a_row_that_is_answered_with_nothing_is_an_error(
+    model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_nothing_of(monkeypatch, "Unsayable")
+    rows = [*ROWS, {"id": "u", "text": "Unsayable."}]
+    assert main(["speak-many", write(rows), "-o", "out", *model, "-q"]) == 1
+    line = manifest("out")[-1]
+    assert line["file"] == "" and "nothing to say to this text" in line["error"]
+    assert not list(Path("out").glob("u*"))
+    # The next run tries it again.
+    monkeypatch.undo()
+    assert main(["speak-many", write(rows), "-o", "out", *model, "-q"]) == 0
+    assert manifest("out")[-1]["file"] == "u.flac"
 
 
 def test_a_folder_holds_one_kind_of_run(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # How the speech of a row sounds.
 _OPTIONS = (
     *("temperature", "top_k", "max_seconds", "retries", "silence_seconds", "loop_seconds"),
+    "max_characters_per_second",
     *("speaker", "tags", "normalize", "lexicon"),
 )
 _EXTENSIONS = {"flac": ".flac", "wav": ".wav", "mp3": ".mp3", "opus": ".opus"}
@@ -152,9 +153,14 @@ def _add_speech_arguments(group: Any) -> None:
             "0 always picks the most likely code (default: the model's, else 0.9)",
         ),
         ("top-k", "N", "0 for all codes (default: the model's, else 50)"),
-        ("retries", "N", "draw a turn again that the model does not end (default: 0)"),
+        ("retries", "N", "draw a turn again that is not ended, empty or too short (default: 0)"),
         ("silence-seconds", "SEC", "end a turn after so much silence (default: 3; 0: no)"),
         ("loop-seconds", "SEC", "end a turn that repeats itself (default: 3; 0: no)"),
+        (
+            "max-characters-per-second",
+            "N",
+            "a turn with more than so many letters a second is too short (default: 40; 0: none)",
+        ),
     ):
         kind = option(name.replace("-", "_"))
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any
 
 from csm_ggml.csm import BATCH_SIZE, CSM
+from csm_ggml.errors import NoSpeechError
 from csm_ggml.loading import hub
 from csm_ggml.loading.threads import default_threads
 from csm_ggml.ray.rows import (
@@ -29,7 +30,7 @@ from csm_ggml.speech.options import check_count, resolve_seed
 # A row may have no id; then its text is it.
 _ID_COLUMN = "id"
 # What is wrong with a row, not with the model or the machine.
-_ROW_ERRORS = (ValueError, TypeError, OSError)
+_ROW_ERRORS = (ValueError, TypeError, OSError, NoSpeechError)
 
 
 class Speaker:
@@ -165,9 +166,14 @@ class Speaker:
         """The options of rows, each with its own voice or that of all."""
         if self._voice is None and self._voice_column is None:
             return self._options
+        own = (self._voice if voice is None else voice for voice in voices)
+        # A row's value is what `CSM.generate` takes; in a list of values it is a list itself.
         return {
             **self._options,
-            "voice": [self._voice if voice is None else voice for voice in voices],
+            "voice": [
+                voice if voice is None or isinstance(voice, list | tuple) else [voice]
+                for voice in own
+            ],
         }
 
     def _begin(
@@ -213,6 +219,8 @@ class Speaker:
             for index, result in results:
                 number = order[index]
                 seed = rows[number].seed
+                if not isinstance(result, Exception) and not len(result.codes):
+                    result = NoSpeechError.of([turn.text for turn in result.turns])
                 if not isinstance(result, Exception):
                     yield number, spoken_columns(result, seed, self._output)
                 elif self._on_error == "record" and isinstance(result, _ROW_ERRORS):
