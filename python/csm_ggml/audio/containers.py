@@ -36,18 +36,6 @@ def other_container(file: IO[bytes]) -> str | None:
     return None
 
 
-def is_mended(file: IO[bytes]) -> bool:
-    """Whether libsndfile had better get the file from `mended`."""
-    return _part(file) is not None
-
-
-def mended(file: IO[bytes]) -> Part:
-    """The file as libsndfile reads it."""
-    part = _part(file)
-    assert part is not None
-    return part
-
-
 class Part:
     """Some bytes, and then a part of a file, as one file that is read."""
 
@@ -97,7 +85,8 @@ class Part:
         raise io.UnsupportedOperation("not writable")
 
 
-def _part(file: IO[bytes]) -> Part | None:
+def mended(file: IO[bytes]) -> Part | None:
+    """The file as libsndfile reads it; None if it does so as it is."""
     size = file.seek(0, os.SEEK_END)
     start = _after_tags(file)
     file.seek(start)

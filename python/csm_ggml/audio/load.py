@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.audio.containers import is_mended, mended, other_container
+from csm_ggml.audio.containers import mended, other_container
 from csm_ggml.audio.recording import check_sound, to_one_channel
 from csm_ggml.errors import AudioFileError
 
@@ -72,11 +72,10 @@ def open_sound(file: IO[bytes], native: str | bytes | None = None) -> Iterator[S
         with _open_other(file, name) as reader:
             yield reader
         return
-    source: Any = file if native is None else native
-    if is_mended(file):
-        source = mended(file)
-    elif native is None:
+    source: Any = mended(file)
+    if source is None:
         file.seek(0)
+        source = file if native is None else native
     try:
         with soundfile.SoundFile(source) as sound:
             yield SoundReader(sound.samplerate, sound.channels, _blocks(sound))
