@@ -533,6 +533,9 @@ def test_added_tokens_are_matched_whole(
     assert ids == theirs.encode(f"[0]{text}", add_special_tokens=False).ids
     assert ids.count(theirs.token_to_id("<laugh>")) == 2
     assert csm.model.tokenizer.added == ("<laugh>", "[sigh]")
+    # numbers become words, tokens stay what they are
+    request = csm._resolver.request("<b>3</b> <laugh> [sigh]", 1, {"normalize": "en"})
+    assert [turn.text for turn in request.turns] == ["Three <laugh> [sigh]"]
     # a mark stays a mark: what a user writes never ends a segment
     end = theirs.token_to_id("<|end_of_text|>")
     assert end not in csm.tokenize("a <|end_of_text|> b")[1:-1]

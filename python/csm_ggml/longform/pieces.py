@@ -39,6 +39,7 @@ def split_pieces(
     speakers: Collection[int] = (),
     normalize: str | None = None,
     lexicon: LexiconLike | None = None,
+    kept: Collection[str] = (),
 ) -> list[Piece]:
     """Take a long text apart.
 
@@ -55,6 +56,7 @@ def split_pieces(
         speakers: As in `read_text`.
         normalize: As in `read_text`.
         lexicon: As in `read_text`.
+        kept: As in `read_text`.
 
     Raises:
         As `read_text`.
@@ -67,6 +69,7 @@ def split_pieces(
         speakers=speakers,
         normalize=normalize,
         lexicon=lexicon,
+        kept=kept,
     ):
         paragraph, pause = passage.is_paragraph, passage.pause
         for words in group(split_sentences(passage.text), characters):

@@ -19,7 +19,7 @@ from csm_ggml.errors import ContextLengthError
 from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.speech.options import SEED_LIMIT, check_count, number
 from csm_ggml.speech.request import Request
-from csm_ggml.speech.resolve import Known, Resolver, reading_options, speakers_of
+from csm_ggml.speech.resolve import Known, Resolver, speakers_of
 from csm_ggml.speech.scheduler import Scheduler
 from csm_ggml.speech.stop import FINISH_REASONS, UNFIT, worst
 from csm_ggml.speech.window import as_done
@@ -167,7 +167,7 @@ class LongReading:
             speaker=resolver.speaker(options, voices),
             characters=long_form.characters(resolver.config),
             speakers=speakers_of(voices, options.get("context")),
-            **reading_options(options),
+            **resolver.reading_options(options),
         )
         known.spoken(voices, {piece.turn.speaker for piece in self.pieces})
         known.warn_of_unused_voices()

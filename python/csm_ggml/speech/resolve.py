@@ -105,12 +105,6 @@ class Known:
         return self._lexicons[key][1]
 
 
-def reading_options(options: Mapping[str, Any], known: Known | None = None) -> dict[str, Any]:
-    """The options of `read_text` and `split_pieces` among a caller's."""
-    lexicon = (Known() if known is None else known).lexicon(options.get("lexicon"))
-    return {"tags": options.get("tags"), "normalize": options.get("normalize"), "lexicon": lexicon}
-
-
 def speakers_of(voices: Sequence[Voice], context: object) -> set[int]:
     """Numbers that are speakers whatever a text says: of the voices and of the context."""
     segments = context if isinstance(context, Sequence) else ()
@@ -196,8 +190,19 @@ class Resolver:
             known.warn_of_unused_voices()
         return self.checked(request)
 
-    @staticmethod
+    def reading_options(
+        self, options: Mapping[str, Any], known: Known | None = None
+    ) -> dict[str, Any]:
+        """The options of `read_text` and `split_pieces` that a caller's ask for."""
+        return {
+            "tags": options.get("tags"),
+            "normalize": options.get("normalize"),
+            "lexicon": (Known() if known is None else known).lexicon(options.get("lexicon")),
+            "kept": self._model.tokenizer.added,
+        }
+
     def turns(
+        self,
         text: Text,
         options: Mapping[str, Any],
         *,
@@ -217,7 +222,7 @@ class Resolver:
         Raises:
             ValueError: If there is nothing to say, or a tag, a pause or an option is not right.
         """
-        how = reading_options(options, known)
+        how = self.reading_options(options, known)
         return tuple(read_text(text, speaker=speaker, speakers=speakers, **how))
 
     def checked(self, request: Request) -> Request:

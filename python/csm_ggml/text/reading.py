@@ -25,6 +25,10 @@ LANGUAGES = ("en",)
 NO_WORDS = "nothing to say: the text has no letter or digit"
 
 
+# Where the characters that stand for kept words begin: Unicode leaves them to everybody.
+_PRIVATE = 0xF0000
+
+
 @dataclass(frozen=True)
 class Passage:
     """A paragraph, or what a turn or a pause leaves of it: words that are said in one go.
@@ -50,6 +54,7 @@ def read_text(
     speakers: Collection[int] = (),
     normalize: str | None = None,
     lexicon: LexiconLike | None = None,
+    kept: Collection[str] = (),
 ) -> list[Turn]:
     """Read what is to be said.
 
@@ -66,6 +71,7 @@ def read_text(
             (`csm_ggml.text.english`). None: it stays as it is.
         lexicon: Respellings of words (`csm_ggml.text.lexicon.Lexicon`), its file or a mapping; done
             before the text is normalized.
+        kept: What stays as it is, such as tokens that a fine-tune added (`<laugh>`).
 
     Returns:
         At least one turn, each with words to say.
@@ -82,6 +88,7 @@ def read_text(
         speakers=speakers,
         normalize=normalize,
         lexicon=lexicon,
+        kept=kept,
     ):
         usual = PARAGRAPH_PAUSE if turns and passage.is_paragraph else 0.0
         pause = usual if passage.pause is None else passage.pause
@@ -97,6 +104,7 @@ def read_passages(
     speakers: Collection[int] = (),
     normalize: str | None = None,
     lexicon: LexiconLike | None = None,
+    kept: Collection[str] = (),
 ) -> list[Passage]:
     """Read what is to be said, in paragraphs; arguments and errors as of `read_text`."""
     silent: list[str] = []
@@ -105,6 +113,8 @@ def read_passages(
     pause: float | None = None
     is_paragraph = True
     take_apart = _reader(normalize, as_lexicon(lexicon))
+    if kept and (normalize is not None or lexicon is not None):
+        take_apart = _keeping(kept, take_apart)
     for passage in _passages(_turns(text, check_speaker(speaker), tags, speakers), take_apart):
         is_paragraph = is_paragraph or passage.is_paragraph
         if passage.pause is not None:
@@ -133,6 +143,25 @@ def _reader(normalize: str | None, lexicon: Lexicon | None) -> Callable[[str], l
     else:
         from csm_ggml.text.english import spoken_paragraphs as read
     return read if lexicon is None else lambda text: read(lexicon.apply(text))
+
+
+def _keeping(
+    kept: Collection[str], read: Callable[[str], list[Paragraph]]
+) -> Callable[[str], list[Paragraph]]:
+    """The same reader, which some words pass as single characters of no meaning."""
+    longest_first = sorted(kept, key=len, reverse=True)
+    stands_for = {chr(_PRIVATE + n): word for n, word in enumerate(longest_first)}
+
+    def restored(paragraph: Paragraph) -> Paragraph:
+        text = "".join(stands_for.get(character, character) for character in paragraph.text)
+        return replace(paragraph, text=text)
+
+    def take_apart(text: str) -> list[Paragraph]:
+        for character, word in stands_for.items():
+            text = text.replace(word, character)
+        return [restored(paragraph) for paragraph in read(text)]
+
+    return take_apart
 
 
 def _passages(
