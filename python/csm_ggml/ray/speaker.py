@@ -166,14 +166,9 @@ class Speaker:
         """The options of rows, each with its own voice or that of all."""
         if self._voice is None and self._voice_column is None:
             return self._options
-        own = (self._voice if voice is None else voice for voice in voices)
-        # A row's value is what `CSM.generate` takes; in a list of values it is a list itself.
         return {
             **self._options,
-            "voice": [
-                voice if voice is None or isinstance(voice, list | tuple) else [voice]
-                for voice in own
-            ],
+            "voice": [_voices(self._voice if voice is None else voice) for voice in voices],
         }
 
     def _begin(
@@ -270,6 +265,13 @@ def _column(columns: Mapping[str, Any], name: str) -> Any:
     if name not in columns:
         raise KeyError(f"there is no column {name!r}, only {', '.join(columns) or 'none at all'}")
     return columns[name]
+
+
+def _voices(voice: Any) -> list[Any] | None:
+    """The voices of one row: a list of them would be taken for one voice for each row."""
+    if voice is None:
+        return None
+    return list(voice) if isinstance(voice, list | tuple) else [voice]
 
 
 def _length(text: Any) -> int:
