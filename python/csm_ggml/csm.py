@@ -573,6 +573,27 @@ class CSM:
             progress=progress,
         )
 
+    def reading(
+        self,
+        text: Text,
+        *,
+        seed: int | None = None,
+        long_form: str | LongForm = "batch",
+        **options: Any,
+    ) -> LongReading:
+        """A long text taken apart and checked, to be spoken piece by piece.
+
+        Args:
+            text: As in `generate_to_file`.
+            seed: As there.
+            long_form: As there.
+            **options: As there.
+
+        Raises:
+            As `generate`.
+        """
+        return self._reading(text, seed, long_form, options)
+
     # Voices and conversations
 
     def create_voice(

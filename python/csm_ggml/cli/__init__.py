@@ -25,6 +25,7 @@ from csm_ggml.cli.parser import Parser
 COMMANDS = (
     "speak",
     "speak_many",
+    "read",
     "voice",
     "serve",
     "models",

@@ -1,11 +1,11 @@
 """What of a long text is spoken already, on disk: an interruption loses a piece, not a book.
 
 One file beside the output: a line of JSON that says which job it belongs to, then a record for each
-piece: whether it is its speaker's voice, its sizes, how it ended, its codes (uint16), its samples
-(int16), and a digest of all this and of the digest before it. So a record that is cut, changed or
-out of its place is found, and with it everything behind it. The file is locked while it is open:
-one process at a time records into an output. A run that is not gone on with is kept under another
-name until its own call comes back.
+piece: whether it is its speaker's voice, its sizes, its seed, how it ended, its codes (uint16), its
+samples (int16), and a digest of all this and of the digest before it. So a record that is cut,
+changed or out of its place is found, and with it everything behind it. The file is locked while it
+is open: one process at a time records into an output. A run that is not gone on with is kept under
+another name until its own call comes back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from typing import IO
@@ -25,13 +25,13 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.files import open_locked
+from csm_ggml.files import OutputFile, open_locked
 
-VERSION = 3
+VERSION = 4
 _CODE = np.dtype("<u2")
 _SAMPLE = np.dtype("<i2")
-# Mark; frames, codebooks, samples, bytes of the finish reason.
-_SIZES = struct.Struct("<4sIIII")
+# Mark; frames, codebooks, samples, bytes of the finish reason; the seed.
+_SIZES = struct.Struct("<4sIIIIQ")
 _MARK, _VOICE_MARK = b"CSMP", b"CSMV"
 _DIGEST_BYTES = 16
 _HEADER_LIMIT = 4096
@@ -46,12 +46,14 @@ class Record:
         samples: (n,) int16, trimmed, the pause before it included.
         finish_reason: How it ended.
         is_voice: Whether what follows is spoken in its voice.
+        seed: Of the attempt that was kept.
     """
 
     codes: npt.NDArray[np.int32]
     samples: npt.NDArray[np.int16]
     finish_reason: str
     is_voice: bool = False
+    seed: int = 0
 
 
 def journal_path(path: str | os.PathLike[str]) -> str:
@@ -145,18 +147,33 @@ class Journal:
         Raises:
             OSError: If it cannot be written; the records before it stay.
         """
-        mark = _VOICE_MARK if record.is_voice else _MARK
-        reason = record.finish_reason.encode()
-        content = (
-            _SIZES.pack(mark, *record.codes.shape, len(record.samples), len(reason))
-            + reason
-            + record.codes.astype(_CODE).tobytes()
-            + record.samples.astype(_SAMPLE).tobytes()
-        )
+        content = _content(record)
         digest = _digest(self._digest, content)
         self._file.seek(0, os.SEEK_END)
         self._append(content + digest)
         self._digest = digest
+
+    def replace(self, changed: Mapping[int, Record]) -> None:
+        """Put other records in the place of some, all at once or not at all.
+
+        Args:
+            changed: By the number of the record, from 0.
+
+        Raises:
+            OSError: If they cannot be written; the old ones stay.
+        """
+        known = self._header()
+        assert known is not None
+        line = _header_line(*known)
+        with OutputFile(self._path) as file:
+            file.write(line)
+            digest = _digest(b"", line)
+            for number, record in enumerate(self.records()):
+                content = _content(changed.get(number, record))
+                digest = _digest(digest, content)
+                file.write(content + digest)
+        self._file.close()
+        self._file = self._open()
 
     def remove(self) -> None:
         """Delete the file: the job is done."""
@@ -230,7 +247,7 @@ class Journal:
         start = self._file.read(_SIZES.size)
         if len(start) < _SIZES.size:
             return None
-        mark, frames, codebooks, samples, reason = _SIZES.unpack(start)
+        mark, frames, codebooks, samples, reason, seed = _SIZES.unpack(start)
         codes = _CODE.itemsize * frames * codebooks
         size = reason + codes + _SAMPLE.itemsize * samples
         left = self._size() - self._file.tell()
@@ -248,6 +265,7 @@ class Journal:
             samples=np.frombuffer(content[reason + codes :], _SAMPLE).astype(np.int16),
             finish_reason=content[:reason].decode(),
             is_voice=mark == _VOICE_MARK,
+            seed=seed,
         )
 
     def _keep_aside(self, *, asked: bool) -> None:
@@ -278,6 +296,17 @@ class Journal:
             if entry.startswith(f"{name}.") and (number := entry[len(name) + 1 :]).isdecimal()
         ]
         return [f"{self._path}.{number}" for number in sorted(numbers, reverse=True)]
+
+
+def _content(record: Record) -> bytes:
+    mark = _VOICE_MARK if record.is_voice else _MARK
+    reason = record.finish_reason.encode()
+    return (
+        _SIZES.pack(mark, *record.codes.shape, len(record.samples), len(reason), record.seed)
+        + reason
+        + record.codes.astype(_CODE).tobytes()
+        + record.samples.astype(_SAMPLE).tobytes()
+    )
 
 
 def _header_line(job: str, seed: int) -> bytes:

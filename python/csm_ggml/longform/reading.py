@@ -254,6 +254,32 @@ class LongReading:
             if audio.finish_reason not in UNFIT:
                 tried.append((index, audio))
         return min(tried, key=lambda one: _order(one[1]), default=None)
+    def speak_again(
+        self,
+        index: int,
+        seed: int,
+        before: tuple[npt.NDArray[np.int32], str] | None = None,
+        anchors: Mapping[int, npt.NDArray[np.int32]] | None = None,
+    ) -> Audio:
+        """One piece with another seed, as `speak` would hand it out.
+
+        Args:
+            index: Of the piece.
+            seed: In place of its own.
+            before: The codes of the piece before it, and how that ended.
+            anchors: The codes of the anchors.
+        """
+        voices = tuple(
+            EncodedSegment(self.pieces[number].turn, codes)
+            for number, codes in (anchors or {}).items()
+            if number != index
+        )
+        previous: tuple[EncodedSegment, ...] = ()
+        if self.form.mode == "chain" and before is not None and before[1] not in UNFIT:
+            if index - 1 not in (anchors or {}):
+                previous = (EncodedSegment(self.pieces[index - 1].turn, before[0]),)
+        request = replace(self._after(index, voices, previous), seed=seed % SEED_LIMIT)
+        return self._join(index, self._say(request), _Totals())
 
     def _batch(
         self,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from types import CodeType
@@ -14,7 +14,7 @@ from types import CodeType
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.audio.audio import to_pcm16
+from csm_ggml.audio.audio import Audio, to_pcm16
 from csm_ggml.audio.writer import AudioWriter
 from csm_ggml.errors import NoSpeechError
 from csm_ggml.files import is_stream
@@ -98,6 +98,11 @@ def job_digest(
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
+def hook_digest(hook: Callable[..., object]) -> str:
+    """Tells a watermark's hook from another one."""
+    return hashlib.sha256(json.dumps(_described(hook)).encode()).hexdigest()
+
+
 def _described(hook: Callable[..., object]) -> list[str]:
     """What tells a hook from another one, in this process and in the next."""
     function = hook if hasattr(hook, "__qualname__") else type(hook)
@@ -117,6 +122,63 @@ def _parts(code: CodeType) -> list[str]:
         else:
             parts.append(repr(constant))
     return parts
+
+
+def spoken(
+    reading: LongReading,
+    journal: Journal | None,
+    *,
+    job: str,
+    seed_given: bool = True,
+    resume: bool = True,
+) -> Generator[tuple[Record, bool], None, None]:
+    """Each piece of a long text: those that a journal has, then those that are spoken now.
+
+    Args:
+        reading: The text; its seed becomes that of an interrupted run, if that goes on.
+        journal: Has what is spoken, and gets what is spoken now, before it is handed out; None for
+            none.
+        job: Of `job_digest`.
+        seed_given: Whether the reading's seed was asked for, so that a run with another seed does
+            not go on.
+        resume: Whether to go on with an interrupted run.
+
+    Yields:
+        A piece, and whether it was there before.
+
+    Raises:
+        OSError: If the journal cannot be written.
+    """
+    resumed = 0
+    last: Record | None = None
+    anchors: dict[int, npt.NDArray[np.int32]] = {}
+    if journal is not None:
+        reading.seed = journal.begin(job, reading.seed, seed_given=seed_given, resume=resume)
+        for old in journal.records():
+            last = old
+            if old.is_voice:
+                anchors[resumed] = old.codes
+            resumed += 1
+            yield old, True
+    before = None if last is None else (last.codes, last.finish_reason)
+    with closing(reading.speak(resumed, before, anchors)) as speech:
+        for audio in speech:
+            piece = as_record(audio, is_voice=audio.turns[0].index in reading.anchors)
+            if journal is not None:
+                journal.add(piece)
+            yield piece, False
+
+
+def as_record(audio: Audio, *, is_voice: bool = False) -> Record:
+    """A piece that was spoken, as a journal keeps it."""
+    [turn] = audio.turns
+    return Record(
+        audio.codes,
+        to_pcm16(audio.samples),
+        turn.finish_reason or "eos",
+        is_voice=is_voice,
+        seed=turn.seed,
+    )
 
 
 def record(
@@ -151,62 +213,34 @@ def record(
     reasons: dict[str, int] = {}
     samples = 0
     resumed = 0
-    last: Record | None = None
-    anchors: dict[int, npt.NDArray[np.int32]] = {}
     with ExitStack() as stack:
         writer = stack.enter_context(AudioWriter(path, sample_rate))
         # What a pipe has got cannot be gone on with.
         journal = None if is_stream(path) else stack.enter_context(Journal(journal_path(path)))
 
-        def take(piece: Record) -> None:
-            nonlocal samples
-            writer.write(piece.samples)
-            samples += len(piece.samples)
-            reasons[piece.finish_reason] = reasons.get(piece.finish_reason, 0) + 1
-
-        if journal is not None:
-            reading.seed = journal.begin(job, reading.seed, seed_given=seed_given, resume=resume)
-            for old in journal.records():
-                take(old)
-                last = old
-                if old.is_voice:
-                    anchors[resumed] = old.codes
-                resumed += 1
-        before = sum(sizes[:resumed])
-        state = Progress(
-            characters=before,
-            total_characters=sum(sizes),
-            pieces=resumed,
-            total_pieces=len(sizes),
-            audio_seconds=samples / sample_rate,
-            elapsed=time.perf_counter() - started,
-            remaining=None,
-        )
-        before_it = None if last is None else (last.codes, last.finish_reason)
-        with closing(reading.speak(resumed, before_it, anchors)) as speech:
-            for audio in speech:
-                [turn] = audio.turns
-                piece = Record(
-                    audio.codes,
-                    to_pcm16(audio.samples),
-                    turn.finish_reason or "eos",
-                    is_voice=turn.index in reading.anchors,
-                )
-                if journal is not None:
-                    journal.add(piece)
-                take(piece)
+        state = Progress(0, sum(sizes), 0, len(sizes), 0.0, 0.0, None)
+        before = 0
+        pieces = spoken(reading, journal, job=job, seed_given=seed_given, resume=resume)
+        with closing(pieces):
+            for piece, is_old in pieces:
+                writer.write(piece.samples)
+                samples += len(piece.samples)
+                reasons[piece.finish_reason] = reasons.get(piece.finish_reason, 0) + 1
                 elapsed = time.perf_counter() - started
                 characters = state.characters + sizes[state.pieces]
                 rest = state.total_characters - characters
+                if is_old:
+                    before = characters
+                    resumed += 1
                 state = replace(
                     state,
                     characters=characters,
                     pieces=state.pieces + 1,
                     audio_seconds=samples / sample_rate,
                     elapsed=elapsed,
-                    remaining=rest * elapsed / (characters - before),
+                    remaining=None if is_old else rest * elapsed / (characters - before),
                 )
-                if progress is not None:
+                if progress is not None and not is_old:
                     progress(state)
         if set(reasons) <= {"empty"}:
             # The same command would bring the same.
