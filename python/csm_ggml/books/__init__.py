@@ -14,6 +14,7 @@ from __future__ import annotations
 from csm_ggml.books.book import Book, Chapter, LeftOut, Picture
 from csm_ggml.books.job import Audiobook, BookProgress, SpokenPiece
 from csm_ggml.books.output import SavedBook, save_book
+from csm_ggml.books.report import write_report
 from csm_ggml.books.source import read_book
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "SpokenPiece",
     "read_book",
     "save_book",
+    "write_report",
 ]

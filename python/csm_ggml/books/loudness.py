@@ -116,29 +116,30 @@ def limited(samples: Samples, sample_rate: int) -> Samples:
         peaks = _peaks(samples, sample_rate)
         if np.max(peaks) <= ceiling:
             break
-        samples = (
-            samples
-            * _smoothed(np.minimum(1.0, 0.995 * ceiling / np.maximum(peaks, ceiling)), sample_rate)
-        ).astype(np.float32)
+        needed = np.where(peaks > ceiling, 0.995 * ceiling / np.maximum(peaks, ceiling), 1.0)
+        samples = (samples * _smoothed(needed, sample_rate)).astype(np.float32)
     return samples
 
 
-def _peaks(samples: Samples, sample_rate: int) -> npt.NDArray[np.float64]:
+def _peaks(samples: Samples, sample_rate: int) -> Samples:
     """(n,) highest magnitudes at and after each sample, before the next one."""
     if not len(samples):
-        return np.zeros(0)
+        return np.zeros(0, np.float32)
     import soxr
 
     # The filter's ends ring where sound begins at once.
-    padded = np.pad(samples.astype(np.float64), 64)
+    padded = np.pad(samples.astype(np.float32), 64)
     over = soxr.resample(padded, sample_rate, _OVERSAMPLING * sample_rate, quality="VHQ")
     over = over[: _OVERSAMPLING * len(padded)]
     over = np.pad(over, (0, _OVERSAMPLING * len(padded) - len(over)))
-    highest: npt.NDArray[np.float64] = np.abs(over).reshape(-1, _OVERSAMPLING).max(axis=1)
-    return np.maximum(highest[64:-64], np.abs(samples))
+    between = np.abs(over, out=over).reshape(-1, _OVERSAMPLING)
+    highest = np.abs(padded, out=padded)
+    for column in between.T:
+        np.maximum(highest, column, out=highest)
+    return highest[64:-64]
 
 
-def _smoothed(gain: npt.NDArray[np.float64], sample_rate: int) -> npt.NDArray[np.float64]:
+def _smoothed(gain: npt.NDArray[Any], sample_rate: int) -> npt.NDArray[np.float64]:
     """A gain that changes slowly and is nowhere above the one that is needed."""
     width = max(1, round(_LOOK_AHEAD_SECONDS * sample_rate))
     padded = np.pad(gain, 2 * width, constant_values=1.0)

@@ -35,7 +35,7 @@ def write_report(
     found: Survey,
     *,
     seed: int,
-    times: Mapping[int, tuple[float, float]],
+    times: Mapping[int, tuple[float, float]] | None = None,
     gain_db: float = 0.0,
 ) -> None:
     """Write the report.
@@ -45,7 +45,8 @@ def write_report(
         book: That was spoken.
         found: What is on the disk, with its wave.
         seed: Of the book.
-        times: Of each chapter: seconds that pieces took, and seconds of audio in them.
+        times: Of each chapter: seconds that pieces took, and seconds of audio in them; None if
+            they are not known.
         gain_db: What was added to the loudness.
 
     Raises:
@@ -60,7 +61,7 @@ def write_report(
         "<h2>Pieces to listen to</h2>",
         _doubtful(found),
         "<h2>Chapters</h2>",
-        _chapters(found, times),
+        _chapters(found, times or {}),
         "<h2>Waveforms</h2>",
         "<p>Marks are the pieces to listen to.</p>",
         *(_wave(chapter, found.sample_rate) for chapter in found.chapters),
