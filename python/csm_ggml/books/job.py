@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.audio.audio import Audio
 from csm_ggml.books.book import Book, Chapter
 from csm_ggml.books.folder import JobFolder
 from csm_ggml.books.plan import PlannedChapter, check_numbers, plan_book
 from csm_ggml.csm import CSM
+from csm_ggml.errors import NoSpeechError
 from csm_ggml.longform.journal import Journal, Record
 from csm_ggml.longform.pieces import Piece
 from csm_ggml.longform.reading import LongForm, LongReading, as_long_form
 from csm_ggml.longform.recording import as_record, hook_digest, job_digest, spoken
 from csm_ggml.speech.options import SEED_LIMIT, number, resolve_seed
+from csm_ggml.speech.stop import FINISH_REASONS
 from csm_ggml.text.turns import Turn
 from csm_ggml.voices.voice import Voice, VoiceLike
 
@@ -149,7 +152,7 @@ class Audiobook:
         self.plan = plan_book(
             book,
             speaker=self._options.get("speaker") or 0,
-            characters=self._form.piece_characters,
+            characters=self._form.characters(csm.config),
             speakers={voice.speaker for voice in self._voices},
             title_pause=title_pause,
             options=self._options,
@@ -247,12 +250,12 @@ class Audiobook:
             reading.seed = journal.begin(self._digest(reading), reading.seed)
             indices = [n - planned.first for n in numbers]
             seeds: dict[int, int] = {}
-            known: dict[int, npt.NDArray[np.int32]] = {}
+            before: dict[int, tuple[npt.NDArray[np.int32], str]] = {}
             for at, record in enumerate(journal.records()):
                 if at in indices:
                     seeds[at] = record.seed
                 if at + 1 in indices:
-                    known[at] = record.codes
+                    before[at + 1] = record.codes, record.finish_reason
             for at in indices:
                 if at not in seeds:
                     raise ValueError(
@@ -260,9 +263,9 @@ class Audiobook:
                     )
             changed: dict[int, Record] = {}
             for at in indices:
-                record = as_record(reading.speak_again(at, seeds[at] + 1, known))
+                record = as_record(reading.speak_again(at, seeds[at] + 1, before.get(at)))
                 changed[at] = record
-                known[at] = record.codes
+                before[at + 1] = record.codes, record.finish_reason
             journal.replace(changed)
         return [self._piece(planned, at, record) for at, record in changed.items()]
 
@@ -317,22 +320,22 @@ class Audiobook:
             planned.text,
             seed=self._chapter_seed(planned),
             long_form=self._form,
-            voice=self._all_voices(),
+            voice=self._voices_of(planned),
             **self._options,
         )
 
     def _digest(self, reading: LongReading) -> str:
         return job_digest(reading, self._csm.fingerprint, self._csm.watermark)
 
-    def _all_voices(self) -> list[Voice]:
-        """One for each speaker of the book."""
-        voices = list(self._voices)
-        known = {voice.speaker for voice in voices}
-        for speaker in sorted({p.turn.speaker for chapter in self.plan for p in chapter.pieces}):
+    def _voices_of(self, planned: PlannedChapter) -> list[Voice]:
+        """One for each speaker of a chapter."""
+        known = {voice.speaker: voice for voice in self._voices}
+        speakers = sorted({piece.turn.speaker for piece in planned.pieces})
+        for speaker in speakers:
             if speaker not in known:
-                voices.append(self._own_voice(speaker))
-        self._voices = voices
-        return voices
+                known[speaker] = self._own_voice(speaker)
+                self._voices.append(known[speaker])
+        return [known[speaker] for speaker in speakers]
 
     def _own_voice(self, speaker: int) -> Voice:
         """The voice of somebody who was given none: that of a piece at the beginning."""
@@ -353,11 +356,22 @@ class Audiobook:
             "normalize": None,
             "lexicon": None,
         }
+        cut_on_purpose = any(self._options.get(name) for name in ("max_frames", "max_seconds"))
+        best: tuple[int, str, Audio] | None = None
         for text in texts:
-            audio = self._csm.generate([Turn(speaker, text)], seed=self.seed, **options)
-            if audio.finish_reason == "eos":
+            try:
+                audio = self._csm.generate([Turn(speaker, text)], seed=self.seed, **options)
+            except NoSpeechError:
+                continue
+            order = FINISH_REASONS.index(audio.finish_reason or "eos")
+            if best is None or order < best[0]:
+                best = order, text, audio
+            # What went wrong must not sound on through the book.
+            if order == 0 or cut_on_purpose:
                 break
-        voice = self._csm.create_voice(audio, text, speaker, tags=False)
+        if best is None:
+            raise NoSpeechError.of(texts)
+        voice = self._csm.create_voice(best[2], best[1], speaker, tags=False)
         voice.save(path)
         return voice
 
@@ -378,7 +392,9 @@ class Audiobook:
             "book": self.book.source or self.book.title,
             "model": self._csm.fingerprint,
             "voices": ", ".join(voices),
-            "pieces": repr(replace(form, batch_size=1)),
+            "pieces": repr(
+                replace(form, batch_size=1, piece_characters=form.characters(self._csm.config))
+            ),
             "options": ", ".join(f"{name}={value}" for name, value in others),
             "watermark": "" if hook is None else hook_digest(hook),
         }

@@ -190,9 +190,11 @@ def _doubt(chapters: Sequence[ChapterFacts], rate: int) -> None:
 
 
 def _doubts(piece: PieceFacts, usual: float, rate: int) -> tuple[str, ...]:
+    if piece.finish_reason == "empty" or piece.samples < _EMPTY_SECONDS * rate:
+        return ("empty",)
     found = [] if piece.finish_reason == "eos" else [f"ended by {piece.finish_reason}"]
-    if piece.samples < _EMPTY_SECONDS * rate:
-        found.append("empty")
+    if piece.finish_reason == "short":
+        found = ["too short for its text"]
     elif usual and len(piece.text) >= _LEAST_CHARACTERS:
         share = piece.samples / (usual * len(piece.text))
         if share > _LONG:

@@ -135,7 +135,11 @@ def add_parser(commands: Subparsers[Any]) -> None:
     for name, metavar, text in (
         ("pause", "SEC", "seconds between pieces (default: 0.3)"),
         ("paragraph-pause", "SEC", "seconds between paragraphs (default: 0.7)"),
-        ("piece-characters", "N", "a piece has at most so many characters (default: 200)"),
+        (
+            "piece-characters",
+            "N",
+            "a piece has at most so many characters (default: the model's, else 200)",
+        ),
         ("seed", "N", "the same seed gives the same speech (default: drawn)"),
         ("temperature", "X", "0 always picks the most likely code (default: the model's)"),
         ("top-k", "N", "0 for all codes (default: the model's)"),

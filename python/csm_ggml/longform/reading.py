@@ -254,6 +254,7 @@ class LongReading:
             if audio.finish_reason not in UNFIT:
                 tried.append((index, audio))
         return min(tried, key=lambda one: _order(one[1]), default=None)
+
     def speak_again(
         self,
         index: int,
@@ -275,9 +276,11 @@ class LongReading:
             if number != index
         )
         previous: tuple[EncodedSegment, ...] = ()
-        if self.form.mode == "chain" and before is not None and before[1] not in UNFIT:
-            if index - 1 not in (anchors or {}):
-                previous = (EncodedSegment(self.pieces[index - 1].turn, before[0]),)
+        is_after = (
+            before is not None and before[1] not in UNFIT and index - 1 not in (anchors or {})
+        )
+        if self.form.mode == "chain" and before is not None and is_after:
+            previous = (EncodedSegment(self.pieces[index - 1].turn, before[0]),)
         request = replace(self._after(index, voices, previous), seed=seed % SEED_LIMIT)
         return self._join(index, self._say(request), _Totals())
 
