@@ -8,7 +8,6 @@ which MP3 files have with pictures in them, are left out.
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from typing import IO
@@ -79,10 +78,6 @@ class Part:
     def tell(self) -> int:
         """The position."""
         return self._at
-
-    def write(self, data: bytes) -> int:
-        """Refuse: soundfile asks whether there is such a method."""
-        raise io.UnsupportedOperation("not writable")
 
 
 def mended(file: IO[bytes]) -> Part | None:
