@@ -3,6 +3,7 @@
 import io
 import struct
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from csm_ggml import CSM, AudioFileError, ContextLengthError, Segment
+from csm_ggml.audio.containers import mended
 from csm_ggml.audio.load import load_audio, open_sound, to_mono
 
 RATE = 24000
@@ -174,6 +176,22 @@ def test_an_empty_wav_file_is_empty(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(AudioFileError, match="there are no samples"):
             load_audio(path, RATE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        riff(b"JUNK\0\0\0\0" * 1_000_000),
+        riff((b"fmt " + struct.pack("<I", 2**31)) * 1_000_000),
+        riff((b"JUN\xff" + struct.pack("<I", 2**31) + b"fmt ") * 600_000),
+        b"ID3\4\0\0\0\0\0\0" * 800_000,
+    ],
+    ids=["chunks", "forms", "false chunks", "tags"],
+)
+def test_headers_without_end_take_no_time(data: bytes) -> None:
+    started = time.perf_counter()
+    assert mended(io.BytesIO(data)) is None or data.startswith(b"ID3")
+    assert time.perf_counter() - started < 2
 
 
 def id3(frames: bytes, version: int, flags: int = 0) -> bytes:

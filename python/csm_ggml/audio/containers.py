@@ -15,6 +15,10 @@ from typing import IO
 _CHUNK = struct.Struct("<4sI")
 # The largest chunk before the sound, or place of one, that is looked through.
 _LOOK_BYTES = 1 << 24
+# Beyond so many tags, chunks and chunks that had to be looked for, a file is left as it is.
+_MOST_TAGS = 16
+_MOST_CHUNKS = 1000
+_MOST_FOUND = 4
 _UNKNOWN = 0xFFFFFFFF
 _NAMES = (b"data", b"fmt ", b"fact", b"LIST", b"bext", b"JUNK", b"id3 ", b"cue ", b"smpl")
 
@@ -94,20 +98,24 @@ def mended(file: IO[bytes]) -> Part | None:
 def _after_tags(file: IO[bytes]) -> int:
     """Where the ID3v2 tags at the beginning end."""
     at = 0
-    while True:
+    for _ in range(_MOST_TAGS):
         file.seek(at)
         head = file.read(10)
         if len(head) < 10 or not head.startswith(b"ID3") or max(head[6:]) > 127:
             return at
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         at += 10 + size + (10 if head[5] & 0x10 else 0)
+    return 0
 
 
 def _wav(file: IO[bytes], start: int, size: int, kind: bytes) -> Part | None:
     """A WAV file with a header that is right; None if it has one, or is none."""
     form, at, right = b"", start + 12, start == 0
     long_data: int | None = None
-    while at + 8 <= size:
+    looked = 0
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > size:
+            break
         file.seek(at)
         name, claimed = _CHUNK.unpack(file.read(8))
         if name == b"data":
@@ -131,7 +139,9 @@ def _wav(file: IO[bytes], start: int, size: int, kind: bytes) -> Part | None:
             # Some leave out the byte that makes the size even.
             right, following = False, following - 1
         elif not _is_chunk(file, following, size):
-            right = False
+            right, looked = False, looked + 1
+            if looked > _MOST_FOUND:
+                return None
             if (found := _find(file, at + 8, b"data" if form else b"fmt ")) is not None:
                 following = found
             else:
