@@ -58,6 +58,15 @@ def test_a_known_model_is_told_by_its_widths(name: str) -> None:
     assert families.by_widths(found, flavors, "here") is family
     with pytest.raises(ModelFormatError, match="names backbone_flavor 'llama-2B'"):
         families.by_widths(found, {"backbone_flavor": "llama-2B"}, "here")
+    # Two flavors that no known model pairs, where the configuration names both.
+    other = "miso-tts" if name != "miso-tts" else "csm-1b"
+    found["depth"] = widths(KNOWN[other][1])
+    with pytest.raises(ModelFormatError, match="not the sizes of a known model"):
+        families.by_widths(found, {}, "here")
+    flavors["decoder_flavor"] = families.FAMILIES[other].depth
+    pair = families.by_widths(found, flavors, "here")
+    assert (pair.backbone, pair.depth) == (family.backbone, flavors["decoder_flavor"])
+    assert (pair.rope is None) == (name == "marvis-250m")
     found["depth"] = replace(found["depth"], hidden=5000)
     with pytest.raises(ModelFormatError, match="not the sizes of a known model"):
         families.by_widths(found, {}, "here")

@@ -76,7 +76,7 @@ def test_a_word_in_the_name_makes_no_trio(tmp_path: Path) -> None:
 def test_pytorch_weights_say_how_to_convert(tmp_path: Path, names: list[str]) -> None:
     fill(tmp_path, names)
     for given in (tmp_path, tmp_path / names[0]):
-        source = given if given.suffix == ".pt" else tmp_path
+        source = given if given.suffix == ".pt" else tmp_path  # a folder with its config.json
         with pytest.raises(ModelFormatError, match=f"csm-ggml convert {source} -o model.gguf"):
             hub.resolve(given)
 

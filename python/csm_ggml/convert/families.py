@@ -153,6 +153,8 @@ def by_widths(widths: Mapping[str, Widths], settings: Mapping[str, Any], where: 
         wanted = {"backbone": family.backbone, "decoder": family.depth}
         if all(named[part] in (None, flavor) for part, flavor in wanted.items()):
             return family
+    if (pair := _named_flavors(named, widths)) is not None:
+        return pair
     shown = "; ".join(f"{part}: {found}" for part, found in widths.items())
     flavors = ", ".join(f"{part}_flavor {flavor!r}" for part, flavor in named.items() if flavor)
     known = ", ".join(FAMILIES)
@@ -164,6 +166,18 @@ def by_widths(widths: Mapping[str, Widths], settings: Mapping[str, Any], where: 
         f"head_dim and the like next to the weights, or name the model whose head widths and "
         f"prompts it has: family= (--family): {known}"
     )
+
+
+def _named_flavors(named: Mapping[str, object], widths: Mapping[str, Widths]) -> Family | None:
+    """A CSM of two flavors that its configuration names and its matrices confirm."""
+    backbone, depth = named["backbone"], named["decoder"]
+    if not (isinstance(backbone, str) and isinstance(depth, str)):
+        return None
+    for flavor, found in ((backbone, widths["backbone"]), (depth, widths["depth"])):
+        if flavor not in FLAVORS or Widths.of(FLAVORS[flavor]) != found:
+            return None
+    told = {"llama-250M", "llama-60M"}.isdisjoint((backbone, depth))
+    return Family(f"{backbone} and {depth}", backbone, depth, rope=LLAMA3_ROPE if told else None)
 
 
 def sizes_like(family: Family, part: str, found: Widths, where: str) -> TransformerConfig:

@@ -29,6 +29,7 @@ _PACKAGED_DEMO = Path(__file__).parent.parent / "data" / "demo.gguf"
 
 _TRIO_ROLES = ("backbone", "decoder", "mimi")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/.+\.gguf)?")
+_SETTINGS = ("config.json", "adapter_config.json", "tokenizer.json")
 _CONVERTIBLE = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -141,9 +142,10 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
 
 def _around_file(path: Path) -> tuple[Path, ...]:
     if path.suffix.lower() in _CONVERTIBLE:
-        # Of shards, all are needed; of training's checkpoints, the one that is meant.
-        shard = path.suffix.lower() == ".safetensors"
-        raise NotConvertedError(str(path), str(path.parent if shard else path))
+        # A folder made for a checkpoint is needed whole, shards and codec; of any other, the file.
+        made_for_it = any((path.parent / name).is_file() for name in _SETTINGS)
+        whole = made_for_it and path.suffix.lower() == ".safetensors"
+        raise NotConvertedError(str(path), str(path.parent if whole else path))
     if (role := _role(path.name)) is None:
         return (path,)
     names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".gguf"]

@@ -29,6 +29,9 @@ from csm_ggml.log import logger
 VERSION = 1
 POLL_SECONDS = 0.2
 
+_SETTINGS = (".json", ".jinja")
+_WEIGHTS = (".safetensors", ".gguf", ".pt", ".pth", ".bin", ".ckpt")
+
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -127,20 +130,22 @@ def _place(found: hub.ModelFiles, preset: str, alias: Alias | None) -> Path:
     return folder() / f"{name}-{preset}-{digest}.gguf"
 
 
-def _identity(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of each file that counts."""
-    whole = Path(os.path.realpath(path))
-    files = sorted(whole.iterdir()) if whole.is_dir() else [whole]
+def _identity(path: Path, *, bases: bool = True) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of each file that counts; with those of an adapter's base."""
+    whole = Path(os.path.abspath(path))
+    files = [whole]
+    if whole.is_dir():
+        files = [file for file in whole.iterdir() if file.suffix in (*_SETTINGS, *_WEIGHTS)]
+    elif whole.suffix != ".gguf":
+        files += [file for file in whole.parent.iterdir() if file.suffix in _SETTINGS]
     for file in files:
         real = Path(os.path.realpath(file))
         if real.is_file() and not file.name.startswith("."):
             status = real.stat()
             shown = os.fsencode(real).decode(errors="backslashreplace")
             yield shown, status.st_size, status.st_mtime_ns
-        if file.name == "adapter_config.json":
-            base = _base(real)
-            if base is not None and base.resolve() != whole:
-                yield from _identity(base)
+        if bases and file.name == "adapter_config.json" and (base := _base(real)) is not None:
+            yield from _identity(base, bases=False)
 
 
 def _base(settings: Path) -> Path | None:
