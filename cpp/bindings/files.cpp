@@ -40,6 +40,7 @@ py::dict gguf_info(const std::string& path) {
         entry["name"] = to_text(t.name);
         entry["type"] = ggml_type_name(t.type);
         entry["shape"] = py::tuple(shape);
+        entry["offset"] = t.offset;
         entry["bytes"] = t.n_bytes;
         tensors.append(entry);
     }

@@ -73,8 +73,9 @@ def gguf_info(path: str) -> dict[str, Any]:
     """Read a GGUF header.
 
     Returns:
-        {'version', 'metadata': {key: value}, 'tensors': [{'name', 'type', 'shape', 'bytes'}]},
-        shapes in numpy order.
+        {'version', 'metadata': {key: value}, 'tensors': [{'name', 'type', 'shape', 'offset',
+        'bytes'}]}, shapes in numpy order, offsets from the start of the file. Arrays of strings are
+        lists of bytes.
 
     Raises:
         ModelFormatError: If the file is no GGUF file or damaged.

@@ -240,6 +240,14 @@ def check_kind(path: str | os.PathLike[str], *kinds: str) -> None:
         )
 
 
+def core_path(path: str | os.PathLike[str]) -> str:
+    """A path as the compiled core takes it: where names are bytes, they need not be UTF-8."""
+    if sys.platform == "win32":
+        return os.fsdecode(path)
+    # The core takes bytes for str, which its type hints do not say.
+    return os.fsencode(path)  # type: ignore[return-value]
+
+
 def is_stream(path: str | os.PathLike[str]) -> bool:
     """Whether a name is that of a device or FIFO, which is written through."""
     return _target(os.fsdecode(path))[1]

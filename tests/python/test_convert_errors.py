@@ -12,8 +12,8 @@ import checkpoints
 import numpy as np
 import pytest
 from checkpoints import config
-from csm_ggml import ModelFormatError
-from csm_ggml.convert import convert
+from csm_ggml import ModelFormatError, _core
+from csm_ggml.convert import convert, quantize_file
 from reference.checkpoint import Tensors
 from safetensors.numpy import save_file
 
@@ -198,7 +198,7 @@ def test_truncated_gguf(left: int, tmp_path: Path) -> None:
     folder = checkpoints.write_llama_csm(tmp_path / "source")
     backbone = folder / "sesame-csm-backbone.gguf"
     backbone.write_bytes(backbone.read_bytes()[:left])
-    fails(folder, r"backbone\.gguf: .*(truncated|empty|not a safetensors)", tmp_path)
+    fails(folder, r"backbone\.gguf: .*(truncated|bytes left|not a safetensors)", tmp_path)
 
 
 def test_random_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
@@ -326,3 +326,17 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
         convert(source, output, type="q8_0")
     assert output.read_bytes() == b"old"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_files_that_the_engine_refuses_are_no_sources(tmp_path: Path) -> None:
+    """One reader checks GGUF headers, for loading and for converting."""
+    source = checkpoints.write_transformers(tmp_path / "source")
+    whole = convert(source, tmp_path / "model.gguf").path.read_bytes()
+    path = tmp_path / "damaged.gguf"
+    for damaged in (whole + bytes(64), whole[:-64], b"GGUF\x00\x00\x00\x03" + whole[8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFormatError) as loading:
+            _core.Model([str(path)], device="cpu", threads=1)
+        with pytest.raises(ModelFormatError) as converting:
+            quantize_file(path, tmp_path / "out.gguf", "q8_0")
+        assert str(converting.value) == str(loading.value)

@@ -36,7 +36,6 @@ WEIGHT_TYPES = FLOAT_TYPES + QUANTIZED_TYPES
 TYPE_IDS: dict[str, GGMLQuantizationType] = {
     name: GGMLQuantizationType[name.upper()] for name in WEIGHT_TYPES
 }
-TYPE_NAMES: dict[int, str] = {int(value): name for name, value in TYPE_IDS.items()}
 
 
 def check_type(name: str, argument: str = "type") -> str:

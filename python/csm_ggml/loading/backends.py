@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 from csm_ggml import _core
+from csm_ggml.files import core_path
 from csm_ggml.log import logger
+
+__all__ = ["check_device", "core_path", "load_backends"]
 
 
 @cache
@@ -22,14 +23,6 @@ def load_backends() -> ModuleType:
     _core.set_backend_dir(str(Path(_core.__file__).parent))
     _core.set_log(lambda level, text: logger.log(level, "%s", text.rstrip()))
     return _core
-
-
-def core_path(path: str | os.PathLike[str]) -> str:
-    """A path as the compiled core takes it: where names are bytes, they need not be UTF-8."""
-    if sys.platform == "win32":
-        return os.fsdecode(path)
-    # The core takes bytes for str, which its type hints do not say.
-    return os.fsencode(path)  # type: ignore[return-value]
 
 
 def check_device(device: object) -> str:
