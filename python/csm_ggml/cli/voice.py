@@ -17,6 +17,7 @@ from csm_ggml.cli.common import (
     tell,
 )
 from csm_ggml.cli.parser import checked
+from csm_ggml.cli.recording import add_transcribe, add_trim, transcript_of
 
 
 def add_parser(commands: Subparsers[Any]) -> None:
@@ -37,6 +38,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         "-t", "--transcript", metavar="TEXT", help="what is said in the recording, word for word"
     )
     group.add_argument("-f", "--transcript-file", metavar="FILE", help="a text file that holds it")
+    add_transcribe(create, group)
     create.add_argument(
         "--speaker",
         type=checked(speaker),
@@ -52,6 +54,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     create.add_argument("-q", "--quiet", action="store_true", help="no messages")
     add_model_arguments(create)
     create.set_defaults(run=_create)
+    add_trim(actions)
     info = actions.add_parser("info", help="what is in a voice file")
     info.add_argument("voice", help="the voice file")
     info.set_defaults(run=_info)
@@ -64,10 +67,12 @@ def _create(args: argparse.Namespace) -> None:
 
     check_output(args.output, "voice", inputs=[args.audio, args.transcript_file, args.model])
     transcript = args.transcript
-    if transcript is None:
+    if args.transcript_file is not None:
         transcript = decode_text(Path(args.transcript_file).read_bytes(), args.transcript_file)
     if not Path(args.audio).is_file():
         raise UsageError(f"{args.audio}: no such audio file")
+    if transcript is None:
+        transcript = transcript_of(args)
     csm = load_model(args, quiet=args.quiet)
     voice = csm.create_voice(args.audio, transcript, args.speaker, prefix=args.prefix)
     voice.save(args.output)
