@@ -30,7 +30,8 @@ from csm_ggml.conversation import Conversation
 from csm_ggml.loading import hub
 from csm_ggml.loading.model import Model
 from csm_ggml.loading.threads import default_threads
-from csm_ggml.longform.reading import LongForm, LongReading, as_long_form
+from csm_ggml.longform.pieces import Piece
+from csm_ggml.longform.reading import LongForm, LongReading, as_long_form, pieces_of
 from csm_ggml.longform.recording import Progress, Recording, job_digest, record
 from csm_ggml.speech.batch import batch_options, batch_seeds
 from csm_ggml.speech.job import Job
@@ -593,6 +594,22 @@ class CSM:
             As `generate`.
         """
         return self._reading(text, seed, long_form, options)
+
+    def pieces(
+        self, text: Text, *, long_form: str | LongForm = "batch", **options: Any
+    ) -> list[Piece]:
+        """What a long text would be spoken in; nothing is spoken.
+
+        Args:
+            text: As in `generate_to_file`.
+            long_form: As there.
+            **options: As there.
+
+        Raises:
+            As `generate`.
+        """
+        voices = self._resolver.voices(options.get("voice"))
+        return pieces_of(self._resolver, text, as_long_form(long_form), options, voices)
 
     # Voices and conversations
 

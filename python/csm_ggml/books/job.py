@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,14 +150,10 @@ class Audiobook:
         self._voices = _voices(voice, voice_map)
         if self._voices:
             self._options.setdefault("speaker", self._voices[0].speaker)
-        self.plan = plan_book(
-            book,
-            speaker=self._options.get("speaker") or 0,
-            characters=self._form.characters(csm.config),
-            speakers={voice.speaker for voice in self._voices},
-            title_pause=title_pause,
-            options=self._options,
+        split = partial(
+            csm.pieces, long_form=self._form, voice=self._voices or None, **self._options
         )
+        self.plan = plan_book(book, split, title_pause=title_pause)
         wanted = range(1, len(self.plan) + 1) if chapters is None else chapters
         self.chapters = check_numbers(wanted, len(self.plan), "chapters")
         self.folder = JobFolder(folder)

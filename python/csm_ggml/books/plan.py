@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from csm_ggml.books.book import Book, Chapter
-from csm_ggml.longform.pieces import SHORTEST_PIECE, Piece, split_pieces
-from csm_ggml.speech.resolve import reading_options
+from csm_ggml.longform.pieces import SHORTEST_PIECE, Piece
 from csm_ggml.text.sentences import ends_with_mark
 
 # A title is a number more often than not, and a number alone is no sentence.
@@ -39,23 +37,14 @@ class PlannedChapter:
 
 
 def plan_book(
-    book: Book,
-    *,
-    speaker: int,
-    characters: int,
-    speakers: Collection[int],
-    title_pause: float,
-    options: dict[str, Any],
+    book: Book, split: Callable[[str], Sequence[Piece]], *, title_pause: float
 ) -> list[PlannedChapter]:
     """Take a book apart into pieces.
 
     Args:
         book: The book.
-        speaker: Who says what stands before a first tag.
-        characters: A piece has at most so many.
-        speakers: Numbers that are known to be speakers.
+        split: Takes a text apart, as `CSM.pieces`.
         title_pause: Seconds of silence after a chapter's title.
-        options: Of `CSM.generate`; those that say how a text is read count.
 
     Raises:
         ValueError: If a tag or a pause in the text is not right; the message names the chapter.
@@ -65,13 +54,7 @@ def plan_book(
     for chapter in book.chapters:
         text = spoken_text(chapter, language=book.language, title_pause=title_pause)
         try:
-            pieces = split_pieces(
-                text,
-                speaker=speaker,
-                characters=characters,
-                speakers=speakers,
-                **reading_options(options),
-            )
+            pieces = split(text)
         except ValueError as error:
             raise ValueError(f"chapter {chapter.number} ({chapter.label}): {error}") from None
         planned.append(PlannedChapter(chapter, text, pieces, first))

@@ -16,7 +16,7 @@ from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.audio.watermark import Watermark
 from csm_ggml.errors import ContextLengthError
-from csm_ggml.longform.pieces import split_pieces
+from csm_ggml.longform.pieces import Piece, split_pieces
 from csm_ggml.speech.options import SEED_LIMIT, check_count, number
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.resolve import Known, Resolver, speakers_of
@@ -25,6 +25,7 @@ from csm_ggml.speech.stop import FINISH_REASONS, UNFIT, worst
 from csm_ggml.speech.window import as_done
 from csm_ggml.text.reading import Text
 from csm_ggml.voices.prompt import EncodedSegment
+from csm_ggml.voices.voice import Voice
 
 MODES = ("batch", "chain")
 # Below this the ends of a piece are silence. Some of it stays: breath and the end of a last sound.
@@ -112,6 +113,34 @@ def trim_silence(samples: npt.NDArray[np.float32], sample_rate: int) -> npt.NDAr
     return samples[start : (int(loud[-1]) + 1) * window + keep]
 
 
+def pieces_of(
+    resolver: Resolver,
+    text: Text,
+    long_form: LongForm,
+    options: Mapping[str, Any],
+    voices: Sequence[Voice],
+) -> list[Piece]:
+    """What a long text is spoken in.
+
+    Args:
+        resolver: Knows the model.
+        text: What to say.
+        long_form: How it is spoken.
+        options: As for `CSM.generate`.
+        voices: Of its speakers.
+
+    Raises:
+        As `csm_ggml.longform.pieces.split_pieces`.
+    """
+    return split_pieces(
+        text,
+        speaker=resolver.speaker(options, voices),
+        characters=long_form.characters(resolver.config),
+        speakers=speakers_of(voices, options.get("context")),
+        **resolver.reading_options(options),
+    )
+
+
 class LongReading:
     """One long text on its way to speech.
 
@@ -162,13 +191,7 @@ class LongReading:
         self._settings = settings
         known = Known()
         voices = resolver.voices(options.get("voice"), known)
-        self.pieces = split_pieces(
-            text,
-            speaker=resolver.speaker(options, voices),
-            characters=long_form.characters(resolver.config),
-            speakers=speakers_of(voices, options.get("context")),
-            **resolver.reading_options(options),
-        )
+        self.pieces = pieces_of(resolver, text, long_form, options, voices)
         known.spoken(voices, {piece.turn.speaker for piece in self.pieces})
         known.warn_of_unused_voices()
         # Voices and context, which each prompt begins with.
