@@ -101,7 +101,8 @@ TEST(threads_do_not_matter) {
 }
 
 TEST(all_drawn_codes_have_a_sound) {
-    const Codes codes = speak_alone(TinyModel().load(), prompt(0), {3, 0, {5.0f, 1.0f, 0}, {5.0f, 1.0f, 0}}, 40);
+    const Codes codes =
+        speak_alone(TinyModel().load(), prompt(0), {3, 0, {5.0f, 1.0f, 0}, {5.0f, 1.0f, 0}}, 40);
     CHECK(*std::min_element(codes.begin(), codes.end()) >= 0);
     CHECK(*std::max_element(codes.begin(), codes.end()) < TinyModel::kCodes);
 }
