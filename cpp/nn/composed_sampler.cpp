@@ -8,9 +8,9 @@
 // which of equal numbers it takes. Numbers that are none end as zeros there, so that a rank is always one
 // that there is.
 //
-// Sorting: ggml's CPU and CUDA backends keep the lower of two codes with equal logits first, as the
-// definition asks; the bitonic sorts of Vulkan and Metal may not. Such a pair then changes places, with the
-// same chance for either.
+// Sorting: ggml's CUDA backend keeps the lower of two codes with equal logits first, as the definition asks;
+// the sorts of Vulkan, Metal and ggml's CPU backend may not. Such a pair then changes places, with the same
+// chance for either.
 #include "nn/sampler.h"
 #include "nn/sort.h"
 

@@ -10,7 +10,8 @@ namespace csm {
 // together from those of the halves.
 ggml_tensor* build_descending_order(Graph& graph, ggml_tensor* x);
 
-// That composition: n must be even. Of equal values the first comes first.
+// That composition: n must be even. Of equal values those of the first half come first; within a half they
+// come as the device sorts them.
 ggml_tensor* build_merged_order(Graph& graph, ggml_tensor* x);
 
 }  // namespace csm
