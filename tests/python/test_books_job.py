@@ -208,9 +208,10 @@ def test_the_folder_of_another_job_is_refused(csm: CSM, book: Book, tmp_path: Pa
     voice = Voice(0, "Hello.", np.zeros((3, csm.codebooks), np.int32), 24000, 1920)
     for change, message in (
         ({"seed": 6}, "seed was 5, is 6"),
-        ({"temperature": 0.5}, "options was"),
-        ({"long_form": "chain"}, "pieces was"),
-        ({"voice": voice}, "voices was"),
+        ({"temperature": 0.5}, "temperature was nothing, is 0.5"),
+        ({"max_frames": None}, "max_frames was 4, is nothing"),
+        ({"long_form": LongForm("batch", piece_characters=50)}, "piece_characters was 40, is 50"),
+        ({"voice": voice}, "voices was nothing, is .0. "),
     ):
         with pytest.raises(ValueError, match=message):
             begun(csm, book, folder, **change)

@@ -63,12 +63,12 @@ class JobFolder:
         file = self.path / MANIFEST
         if file.exists():
             known, own = self._read(file)
-            wanted = {**settings, **({} if seed is None else {"seed": str(seed)})}
             found = {**known, "seed": str(own)}
-            differing = [name for name in wanted if found.get(name) != wanted[name]]
+            wanted = {**settings, "seed": str(own if seed is None else seed)}
+            differing = [n for n in {**found, **wanted} if found.get(n) != wanted.get(n)]
             if differing:
                 told = "; ".join(
-                    f"{name} was {_short(found.get(name))}, is {_short(wanted[name])}"
+                    f"{name} was {_short(found.get(name))}, is {_short(wanted.get(name))}"
                     for name in differing
                 )
                 raise ValueError(
@@ -132,5 +132,5 @@ class JobFolder:
 
 
 def _short(value: object) -> str:
-    text = "nothing" if value is None else str(value)
+    text = "nothing" if value in (None, "") else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

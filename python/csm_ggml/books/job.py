@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -375,26 +375,29 @@ class Audiobook:
     def _settings(self) -> dict[str, str]:
         """What the sound depends on, beside the text of a chapter."""
         form = self._form
-        others = sorted(
-            (name, repr(value))
-            for name, value in self._options.items()
-            if name not in ("lexicon",) and value is not None
-        )
-        voices = [
-            f"[{v.speaker}] {hashlib.sha256(v.codes.tobytes()).hexdigest()[:16]}"
-            for v in self._voices
-        ]
         hook = self._csm.watermark
+        options = {
+            name: repr(value)
+            for name, value in self._options.items()
+            # The lexicon's words are those of the pieces.
+            if name != "lexicon" and value is not None
+        }
+        voices = (f"[{v.speaker}] {_digest(v.codes.tobytes())}" for v in self._voices)
         return {
             "book": self.book.source or self.book.title,
             "model": self._csm.fingerprint,
             "voices": ", ".join(voices),
-            "pieces": repr(
-                replace(form, batch_size=1, piece_characters=form.characters(self._csm.config))
-            ),
-            "options": ", ".join(f"{name}={value}" for name, value in others),
+            "long_form": form.mode,
+            "pause": f"{form.pause:g}",
+            "paragraph_pause": f"{form.paragraph_pause:g}",
+            "piece_characters": str(form.characters(self._csm.config)),
             "watermark": "" if hook is None else hook_digest(hook),
+            **options,
         }
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 class _Meter:
