@@ -322,21 +322,28 @@ void multiply(const PackedProduct& p) {
 // returns how many multiply-adds it did.
 #if defined(CSM_DOT)
 
+template <int Chains>
+CSM_INLINE void peak_round(Ints bytes, Ints quad, Ints* sums) {
+    if constexpr (Chains > 0) {
+#if defined(CSM_DOT_2X2)
+        sums[Chains - 1] = CSM_DOT_2X2(sums[Chains - 1], bytes, quad);
+#else
+        sums[Chains - 1] = CSM_DOT(sums[Chains - 1], bytes, quad);
+#endif
+        CSM_KEEP(sums[Chains - 1]);
+        peak_round<Chains - 1>(bytes, quad, sums);
+    }
+}
+
 int64_t integer_peak(int, int64_t rounds) {
     constexpr int kChains = 12;
     Ints sums[kChains] = {}, bytes = all(0x01010101), quad = bytes;
     CSM_KEEP(bytes);
     CSM_KEEP(quad);
-    for (int64_t round = 0; round < rounds; ++round) {
-        for (int chain = 0; chain < kChains; ++chain) {
-#if defined(CSM_DOT_2X2)
-            sums[chain] = CSM_DOT_2X2(sums[chain], bytes, quad);
-#else
-            sums[chain] = CSM_DOT(sums[chain], bytes, quad);
-#endif
-            CSM_KEEP(sums[chain]);
-        }
-    }
+    for (int64_t round = 0; round < rounds; ++round) peak_round<kChains>(bytes, quad, sums);
+    for (int chain = 1; chain < 8; ++chain) sums[0] += sums[chain];
+    sums[0] += sums[8] + sums[9] + sums[10] + sums[11];
+    CSM_USE(sums[0]);
 #if defined(CSM_DOT_2X2)
     return rounds * kChains * 32;
 #else
@@ -351,11 +358,11 @@ int64_t peak_of_pairs(int64_t rounds) {
     constexpr int kChains = 6, kRun = quads_in_16_bits(Bits == 8 ? 4 : Bits);
     Ints sums[kChains] = {}, bytes = all(0x01010101), quad = bytes;
     CSM_KEEP(bytes);
-    CSM_KEEP(quad);
     for (int64_t round = 0; round < rounds; ++round) {
         Ints pairs[kChains] = {};
         for (int i = 0; i < kRun; ++i) {
             for (int chain = 0; chain < kChains; ++chain) {
+                CSM_KEEP(quad);  // or the product would be computed once for all
                 pairs[chain] = CSM_PAIRS(pairs[chain], bytes, quad);
                 CSM_KEEP(pairs[chain]);
             }
@@ -365,6 +372,8 @@ int64_t peak_of_pairs(int64_t rounds) {
             CSM_KEEP(sums[chain]);
         }
     }
+    for (int chain = 1; chain < kChains; ++chain) sums[0] += sums[chain];
+    CSM_USE(sums[0]);
     const int64_t products = rounds * kChains * kRun * CSM_LANES * 4;
     return Bits == 8 ? products / 2 : products;
 }

@@ -94,10 +94,13 @@ CSM_INLINE Floats rounded_once(Floats a, Floats b, Floats c) {
 // than there are.
 #if defined(CSM_X86)
 #define CSM_KEEP(v) asm("" : "+x"(v))
+#define CSM_USE(v) asm volatile("" : : "x"(v))  // what is computed for nothing is not left out
 #elif defined(CSM_ARM)
 #define CSM_KEEP(v) asm("" : "+w"(v))
+#define CSM_USE(v) asm volatile("" : : "w"(v))
 #else
 #define CSM_KEEP(v) (void)(v)
+#define CSM_USE(v) (void)(v)
 #endif
 
 // Sums of a vector's lanes fold it in half until one is left.

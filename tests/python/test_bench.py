@@ -13,9 +13,9 @@ from checkpoints import write_llama_csm
 from csm_ggml import _core
 from csm_ggml.bench import runner
 from csm_ggml.bench.arrivals import LOAD, Arrival, draw_arrivals, serve
-from csm_ggml.bench.floor import dominant_types, frame_bytes
+from csm_ggml.bench.floor import dominant_types, frame_bytes, frame_products
 from csm_ggml.bench.rows import make_row
-from csm_ggml.bench.runner import BenchmarkError, Configuration, Measured, measure
+from csm_ggml.bench.runner import BenchmarkError, Configuration, Limits, Measured, measure
 from csm_ggml.bench.session import PROMPT_ROWS, Samples, Session
 from csm_ggml.bench.synthetic import synthetic_path
 from csm_ggml.bench.worker import Job, Result
@@ -85,6 +85,11 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert row["continuous_ratio"] > 0
         assert 0 < row["continuous_occupancy"] <= 1
         assert row["floor_ms"] == pytest.approx(row["frame_mb"] / row["read_bandwidth_gbs"])
+        if row["instruction_set"] is not None:
+            assert row["compute_floor_ms"] > 0
+            assert row["limit"] in ("memory", "arithmetic")
+            floor = max(row["floor_ms"], row["compute_floor_ms"])
+            assert row["limit_ratio"] == pytest.approx(row["lm_ms_per_frame"] / floor)
     assert document["machine"]["ggml"] == _core.ggml_version
     assert document["settings"]["model"] == "random weights, tiny"
 
@@ -95,6 +100,21 @@ def test_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     rounds = [line for line in told.splitlines() if ": round " in line]
     assert len(rounds) == 8
     assert rounds[:4] == [line.replace("round 2", "round 1") for line in reversed(rounds[4:])]
+
+
+@pytest.mark.skipif(len(_core.instruction_sets()) < 2, reason="needs two instruction sets")
+def test_instruction_sets_side_by_side(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [_core.instruction_sets()[0], _core.instruction_sets()[-1]]
+    out = tmp_path / "results.json"
+    arguments = ["bench", "--model", str(tiny), "--device", "cpu", "--threads", "1", "--batch", "1"]
+    arguments += ["--frames", "2", "--rounds", "1", "--isa", ",".join(both), "--json", str(out)]
+    assert main(arguments) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["instruction_set"] for row in rows] == both
+    lines = capsys.readouterr().out.splitlines()
+    assert [sum(line.startswith(f"| f32, {name} ") for line in lines) for name in both] == [2, 2]
 
 
 def test_random_weights_are_made_once(
@@ -138,6 +158,15 @@ def test_bytes_of_a_frame(tiny: Path) -> None:
     heads = 256 * codes + (codebooks - 1) * 128 * codes
     weights = backbone + (codebooks - 1) * (depth + 256 * 128) + heads
     assert frame_bytes([tiny], codebooks) == 4 * weights
+
+    def matrices(width: int, hidden: int, heads: int, kv_heads: int, head: int) -> int:
+        return layer(width, hidden, heads, kv_heads, head) - 2 * width
+
+    backbone = 3 * matrices(256, 512, 4, 2, 64) + 256 * codes
+    # every code has a position, and a head but for the first
+    depth = codebooks * (2 * matrices(128, 256, 4, 2, 32) + 256 * 128)
+    depth += (codebooks - 1) * 128 * codes
+    assert frame_products([tiny], codebooks) == (backbone, depth)
 
 
 def test_bytes_of_a_frame_of_three_files(tmp_path: Path) -> None:
@@ -217,6 +246,8 @@ def result(peak: int | None = 10**9, **samples: list[float]) -> Result:
         codebooks=32,
         frame_rate=12.5,
         frame_bytes=2 * 10**9,
+        frame_products=(10**9, 3 * 10**9),
+        instruction_set="avx2",
         peak_bytes=peak,
         samples=Samples(**samples),
     )
@@ -238,7 +269,13 @@ def test_what_the_numbers_mean() -> None:
         continuous_rate=[900.0, 400.0, 760.0],
         occupancy=[1.0, 0.9, 0.95],
     )
-    row = make_row(Measured(configuration(batch=4), timings, [30e9, 40e9, 50e9]))
+    row = make_row(
+        Measured(
+            configuration(batch=4),
+            timings,
+            Limits([30e9, 40e9, 50e9], [(100e9, 100e9), (200e9, 600e9), (400e9, 1200e9)]),
+        )
+    )
     # Frames of 68, 82, 90 and 510 ms, and 250 ms of prompt spread over 125 frames.
     assert row["ms_per_frame"] == pytest.approx(88)
     assert (row["ms_per_frame_min"], row["ms_per_frame_max"]) == pytest.approx((70, 512))
@@ -251,6 +288,11 @@ def test_what_the_numbers_mean() -> None:
     assert row["peak_rss_mb"] == pytest.approx(1000)
     assert row["read_bandwidth_gbs"] == pytest.approx(40)
     assert row["floor_ms"] == pytest.approx(50)
+    # 4 utterances of 10**9 products at 200 and 3 * 10**9 at 600 in a second: 5 ms each.
+    assert row["gigaproducts"] == pytest.approx(16)
+    assert row["peak_gigaproducts"] == pytest.approx(400)
+    assert row["compute_floor_ms"] == pytest.approx(40)
+    assert (row["limit"], row["limit_ratio"]) == ("memory", pytest.approx(75 / 50))
     assert row["encode_ms_per_frame"] is None
     assert row["contention_ratio"] is None
     assert row["static_codes_per_second"] == 800
@@ -259,11 +301,24 @@ def test_what_the_numbers_mean() -> None:
     assert row["continuous_occupancy"] == 0.95
 
 
+def test_arithmetic_may_be_the_limit() -> None:
+    timings = result(lm=[0.2], mimi=[0.01], prompt=[0.1], first_audio=[0.1], context_row=[0.01])
+    limits = Limits([40e9], [(160e9, 160e9)])
+    row = make_row(Measured(configuration(batch=4), timings, limits))
+    assert row["compute_floor_ms"] == pytest.approx(100)
+    assert (row["limit"], row["limit_ratio"]) == ("arithmetic", pytest.approx(2))
+    # A build without kernels of its own has no peak of its own.
+    row = make_row(Measured(configuration(batch=4), timings, Limits([40e9])))
+    assert (row["limit"], row["compute_floor_ms"]) == ("memory", None)
+
+
 def test_off_the_cpu_there_is_no_floor() -> None:
     timings = result(lm=[0.01], mimi=[0.01], prompt=[0.1], first_audio=[0.1], context_row=[0.01])
     elsewhere = Result(**{**vars(timings), "on_cpu": False, "device": "CUDA0"})
-    row = make_row(Measured(configuration(), elsewhere, [40e9]))
+    row = make_row(Measured(configuration(), elsewhere, Limits([40e9], [(1e9, 1e9)])))
     assert row["floor_ms"] is None
+    assert row["compute_floor_ms"] is None
+    assert row["limit"] is None
     assert row["read_bandwidth_gbs"] is None
     assert row["continuous_ratio"] is None
 
@@ -271,9 +326,9 @@ def test_off_the_cpu_there_is_no_floor() -> None:
 def test_configurations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[Job] = []
 
-    def run(job: Job) -> tuple[Result, list[float]]:
+    def run(job: Job) -> tuple[Result, Limits]:
         jobs.append(job)
-        return result(peak=len(jobs), lm=[float(len(jobs))] * job.frames), [1.0, 2.0]
+        return result(peak=len(jobs), lm=[float(len(jobs))] * job.frames), Limits([1.0, 2.0])
 
     monkeypatch.setattr(runner, "_run", run)
     one, two = configuration(1), configuration(2)
@@ -283,7 +338,7 @@ def test_configurations_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [m.configuration for m in measured] == [one, two]
     assert measured[0].result.samples.lm == [1.0] * 3 + [4.0] * 3 + [5.0] * 4
     assert [m.result.peak_bytes for m in measured] == [5, 6]
-    assert measured[0].bandwidth == [1.0, 2.0] * 3
+    assert measured[0].limits.bandwidth == [1.0, 2.0] * 3
 
 
 def test_an_error_names_the_configuration(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,6 +370,8 @@ def test_a_process_that_dies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--model", "x.gguf", "--type", "q4_0"], "are for random weights, not --model"),
         (["--model", "x.gguf", "--synthetic", "tiny"], "not allowed with"),
         (["--batch", "1,0"], "batch_size must be 1 to 256"),
+        (["--isa", "mmx"], "--isa mmx: this processor or build cannot use it; expected of: "),
+        (["--callers", "2", "--isa", "portable"], "--callers runs in this process"),
         (["--batch", "1,,2"], "values with commas between"),
         (["--json", "nowhere/results.json"], "there is no folder"),
         (["--plot", "results"], "an ending such as .png"),
@@ -359,7 +416,16 @@ def test_a_plot(tmp_path: Path) -> None:
     from csm_ggml.bench.plot import save_plot
 
     rows = [
-        {"type": kind, "depth_type": "q8_0", "batch": n, "codes_per_second": 500.0 * n, "rtf": 0.8}
+        {
+            "type": kind,
+            "depth_type": "q8_0",
+            "batch": n,
+            "codes_per_second": 400.0 * n,
+            "rtf": 0.8,
+            "ms_per_frame": 80.0,
+            "floor_ms": 50.0,
+            "compute_floor_ms": 10.0 * n if kind == "q4_0" else None,
+        }
         for kind in ("q4_0", "q8_0")
         for n in (16, 1, 4)
     ]
@@ -370,6 +436,17 @@ def test_a_plot(tmp_path: Path) -> None:
     }
     save_plot(document, tmp_path / "results.png")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_roof_of_a_plot() -> None:
+    from csm_ggml.bench.plot import roof
+
+    # 32 codes a frame: reading takes 50 ms, multiplying 10 ms for each utterance.
+    row = {"codes_per_second": 800.0, "ms_per_frame": 80.0, "batch": 2, "floor_ms": 50.0}
+    row["compute_floor_ms"] = 20.0
+    batches, codes = roof(row, 16) or ([], [])
+    assert batches == [1, 5, 16]
+    assert codes == pytest.approx([640, 3200, 3200])
 
 
 def _pretend_matplotlib(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:

@@ -1,9 +1,10 @@
-"""The least that a frame must read: its time is bounded by the speed of memory."""
+"""The least that a frame must read and multiply: memory and arithmetic bound its time."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,34 @@ def frame_bytes(files: Sequence[Path], codebooks: int) -> int:
             # llama.cpp's conversion may hold empty pages after the real ones.
             total += tensor["bytes"] * passes // tensor["shape"][0]
     return total
+
+
+def frame_products(files: Sequence[Path], codebooks: int) -> tuple[int, int]:
+    """Multiply-adds with weights that a frame of one utterance takes: backbone, depth decoder.
+
+    All `codebooks` positions of the depth decoder go through its layers, each through the head of
+    its own code; the first codebook's head counts as the backbone's. Attention is left out: its
+    products are with keys and values, and few beside these.
+
+    Args:
+        files: Of one model.
+        codebooks: Codes in a frame.
+
+    Raises:
+        ModelFormatError: If a file cannot be read.
+    """
+    backbone = depth = 0
+    for tensor in _language_tensors(files):
+        name, shape = tensor["name"], tensor["shape"]
+        if len(shape) < 2:
+            continue
+        if name.startswith("backbone.") or name == "codebook0_head.weight":
+            backbone += prod(shape)
+        elif name.startswith("depth.blk.") or name == "depth.projection.weight":
+            depth += prod(shape) * codebooks
+        elif name == "depth.heads.weight":
+            depth += prod(shape[1:]) * (codebooks - 1)
+    return backbone, depth
 
 
 def dominant_types(files: Sequence[Path]) -> tuple[str, str]:

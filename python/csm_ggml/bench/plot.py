@@ -1,4 +1,4 @@
-"""Codes per second and real-time factor against the batch, as a picture."""
+"""Codes per second, under the roof of memory and arithmetic, and real-time factor, as a picture."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def save_plot(document: dict[str, Any], path: str | Path) -> None:
     for label in dict.fromkeys(type_label(row) for row in rows):
         own = sorted((row for row in rows if type_label(row) == label), key=lambda r: r["batch"])
         batches = [row["batch"] for row in own]
-        speed.plot(batches, [row["codes_per_second"] for row in own], marker="o", label=label)
+        (line,) = speed.plot(
+            batches, [row["codes_per_second"] for row in own], marker="o", label=label
+        )
+        limit = roof(own[0], batches[-1])
+        if limit:
+            speed.plot(*limit, color=line.get_color(), linestyle=":", label=f"{label}, limit")
         factor.plot(batches, [row["rtf"] for row in own], marker="o", label=label)
     batches = sorted({row["batch"] for row in rows})
     # An utterance is heard at so many codes per second.
@@ -52,3 +57,24 @@ def save_plot(document: dict[str, Any], path: str | Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=_DOTS_PER_INCH)
     write_file(path, picture.getvalue(), "picture")
+
+
+def roof(row: dict[str, Any], largest: int) -> tuple[list[float], list[float]] | None:
+    """The most codes per second of the language models, for batches up to the largest.
+
+    They read the weights once, whatever the batch, and multiply with them for each utterance: so
+    the roof rises with the batch until arithmetic takes longer than reading, and is level then.
+
+    Args:
+        row: Of the results.
+        largest: The largest batch to draw.
+
+    Returns:
+        Batches and codes per second where the line bends; None for a row without both floors.
+    """
+    if not row["compute_floor_ms"]:
+        return None
+    codes = row["codes_per_second"] * row["ms_per_frame"] / row["batch"]  # thousandths
+    reading, multiplying = row["floor_ms"], row["compute_floor_ms"] / row["batch"]
+    batches = sorted({1.0, float(largest), min(max(reading / multiplying, 1.0), float(largest))})
+    return batches, [batch * codes / max(reading, batch * multiplying) for batch in batches]

@@ -16,7 +16,10 @@ _SPEECH: list[_Column] = [
     ("codes/s", "codes_per_second", ".0f"),
     ("RTF", "rtf", ".2f"),
     ("models ms", "lm_ms_per_frame", ".1f"),
-    ("floor ms", "floor_ms", ".1f"),
+    ("memory floor ms", "floor_ms", ".1f"),
+    ("arithmetic floor ms", "compute_floor_ms", ".1f"),
+    ("limit", "limit", "s"),
+    ("times", "limit_ratio", ".2f"),
     ("first audio ms", "time_to_first_audio_ms", ".0f"),
     ("peak MB", "peak_rss_mb", ".0f"),
 ]
@@ -56,6 +59,8 @@ _PARTS: list[_Column] = [
     ("memory GB/s", "read_bandwidth_gbs", ".1f"),
     ("min", "read_bandwidth_gbs_min", ".1f"),
     ("max", "read_bandwidth_gbs_max", ".1f"),
+    ("10^9 products", "gigaproducts", ".1f"),
+    ("10^9/s at best", "peak_gigaproducts", ".0f"),
 ]
 
 
@@ -138,10 +143,11 @@ def _table(columns: Sequence[_Column], rows: Sequence[dict[str, Any]]) -> list[s
 
 
 def type_label(row: dict[str, Any]) -> str:
-    """What a row's number formats are called."""
-    if row["depth_type"] == row["type"]:
-        return str(row["type"])
-    return f"{row['type']}, depth {row['depth_type']}"
+    """What a row's number formats are called, and its instruction set where it was asked for."""
+    label = str(row["type"])
+    if row["depth_type"] != row["type"]:
+        label += f", depth {row['depth_type']}"
+    return f"{label}, {row['isa']}" if row.get("isa") else label
 
 
 def _cell(value: Any, form: str) -> str:

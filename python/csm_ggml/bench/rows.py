@@ -15,6 +15,8 @@ def make_row(measured: Measured) -> dict[str, Any]:
 
     Keys:
         type, depth_type, batch, threads, device: The configuration.
+        instruction_set: Of the package's own kernels; None for a build without them.
+        isa: The same where the configuration asked for it, else None.
         frames: How many were timed.
         ms_per_frame, ms_per_frame_min, ms_per_frame_max: One frame of every utterance of the
             batch as sound: language models, streamed codec, and the prompt's share.
@@ -29,6 +31,12 @@ def make_row(measured: Measured) -> dict[str, Any]:
         frame_mb: Weights that a frame reads, in 10**6 bytes.
         read_bandwidth_gbs, read_bandwidth_gbs_min, read_bandwidth_gbs_max: 10**9 bytes per second.
         floor_ms: What reading these weights takes.
+        gigaproducts: 10**9 multiply-adds with weights that a frame of the batch takes.
+        peak_gigaproducts, peak_gigaproducts_min, peak_gigaproducts_max: What the same threads do in
+            a second with the instructions in use, in the mix of types that a frame has.
+        compute_floor_ms: What these multiply-adds take.
+        limit, limit_ratio: "memory" or "arithmetic", whichever takes longer, and how many times
+            that the language models take.
         contended_ms_per_frame, contention_ratio: While another process keeps a core busy, and how
             many times that is the quiet time.
         static_codes_per_second, continuous_codes_per_second, continuous_ratio: Of a batch that
@@ -49,6 +57,8 @@ def make_row(measured: Measured) -> dict[str, Any]:
         "batch": batch,
         "threads": result.threads,
         "device": result.device,
+        "instruction_set": result.instruction_set,
+        "isa": measured.configuration.instruction_set,
         "frames": len(frames),
         "ms_per_frame": frame * 1e3,
         "ms_per_frame_min": min(frames) * 1e3,
@@ -64,7 +74,7 @@ def make_row(measured: Measured) -> dict[str, Any]:
         "peak_rss_mb": None if result.peak_bytes is None else result.peak_bytes / 1e6,
         "frame_mb": result.frame_bytes / 1e6,
     }
-    row |= _bandwidth(measured) if result.on_cpu else dict.fromkeys(_BANDWIDTH_KEYS)
+    row |= _limits(measured, row["lm_ms_per_frame"])
     contended = _milliseconds([seconds + prompt for seconds in samples.contended])
     row["contended_ms_per_frame"] = contended
     row["contention_ratio"] = None if contended is None else contended / row["ms_per_frame"]
@@ -82,23 +92,49 @@ def _arrivals(samples: Samples) -> dict[str, float | None]:
     return {key: median(found) if found else None for key, found in values.items()}
 
 
-_BANDWIDTH_KEYS = (
+_LIMIT_KEYS = (
     "read_bandwidth_gbs",
     "read_bandwidth_gbs_min",
     "read_bandwidth_gbs_max",
     "floor_ms",
+    "gigaproducts",
+    "peak_gigaproducts",
+    "peak_gigaproducts_min",
+    "peak_gigaproducts_max",
+    "compute_floor_ms",
+    "limit",
+    "limit_ratio",
 )
 
 
-def _bandwidth(measured: Measured) -> dict[str, float]:
-    speeds = measured.bandwidth
-    values = (
-        median(speeds) / 1e9,
-        min(speeds) / 1e9,
-        max(speeds) / 1e9,
-        measured.result.frame_bytes / median(speeds) * 1e3,
-    )
-    return dict(zip(_BANDWIDTH_KEYS, values, strict=True))
+def _limits(measured: Measured, lm_ms: float) -> dict[str, Any]:
+    """Both floors; None for what is not known, which off the CPU is all."""
+    row: dict[str, Any] = dict.fromkeys(_LIMIT_KEYS)
+    result = measured.result
+    if not result.on_cpu:
+        return row
+    speeds = measured.limits.bandwidth
+    floors = {"memory": result.frame_bytes / median(speeds) * 1e3}
+    row["read_bandwidth_gbs"] = median(speeds) / 1e9
+    row["read_bandwidth_gbs_min"] = min(speeds) / 1e9
+    row["read_bandwidth_gbs_max"] = max(speeds) / 1e9
+    row["floor_ms"] = floors["memory"]
+    backbone, depth = result.frame_products
+    row["gigaproducts"] = measured.configuration.batch * (backbone + depth) / 1e9
+    if measured.limits.peaks:
+        # Types in a frame's own mix: so many seconds for each, together for all products.
+        speeds = [
+            (backbone + depth) / (backbone / first + depth / second)
+            for first, second in measured.limits.peaks
+        ]
+        row["peak_gigaproducts"] = median(speeds) / 1e9
+        row["peak_gigaproducts_min"] = min(speeds) / 1e9
+        row["peak_gigaproducts_max"] = max(speeds) / 1e9
+        floors["arithmetic"] = row["gigaproducts"] / row["peak_gigaproducts"] * 1e3
+        row["compute_floor_ms"] = floors["arithmetic"]
+    row["limit"] = max(floors, key=lambda limit: floors[limit])
+    row["limit_ratio"] = lm_ms / max(floors.values())
+    return row
 
 
 def _milliseconds(seconds: Sequence[float]) -> float | None:

@@ -18,7 +18,9 @@ from csm_ggml.loading.backends import load_backends
 
 # Many times the size of any processor's caches, so that memory is read and nothing else.
 BANDWIDTH_BYTES = 512 << 20
-_BANDWIDTH_ROUNDS = 3
+_LIMIT_ROUNDS = 3
+
+_INSTRUCTION_SET = "CSM_GGML_ISA"
 
 # Ends with the process that started it, however that ends.
 _BUSY = """
@@ -43,17 +45,34 @@ class Configuration:
         type: Of the backbone's matrices.
         depth_type: Of the depth decoder's.
         batch: Utterances side by side.
+        instruction_set: For the package's own kernels; None for the one in use.
     """
 
     files: tuple[Path, ...]
     type: str
     depth_type: str
     batch: int
+    instruction_set: str | None = None
 
     def __str__(self) -> str:
         """For messages."""
         mixed = f" with {self.depth_type} depth decoder" if self.depth_type != self.type else ""
-        return f"{self.type}{mixed}, batch {self.batch}"
+        kernels = f", {self.instruction_set}" if self.instruction_set else ""
+        return f"{self.type}{mixed}{kernels}, batch {self.batch}"
+
+
+@dataclass
+class Limits:
+    """What the machine does at best, measured between the timings.
+
+    Attributes:
+        bandwidth: Bytes per second that are read from memory.
+        peaks: Multiply-adds per second, with the instructions for products with the backbone's
+            and with the depth decoder's type; none in a build without kernels of its own.
+    """
+
+    bandwidth: list[float] = field(default_factory=list)
+    peaks: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass
@@ -63,12 +82,12 @@ class Measured:
     Attributes:
         configuration: What was measured.
         result: Of the last round, with the samples of all.
-        bandwidth: Bytes per second that memory was read with between the timings.
+        limits: What the machine did at best between the timings.
     """
 
     configuration: Configuration
     result: Result
-    bandwidth: list[float] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)
 
 
 def measure(
@@ -115,37 +134,41 @@ def measure(
                 frames=share,
                 contention=contention,
                 arrivals=turn if arrivals else None,
+                types=(configuration.type, configuration.depth_type),
+                instruction_set=configuration.instruction_set,
             )
             try:
-                result, bandwidth = _run(job)
+                result, limits = _run(job)
             except BenchmarkError as error:
                 raise BenchmarkError(f"{configuration}: {error}") from None
             if number not in measured:
-                measured[number] = Measured(configuration, result, bandwidth)
+                measured[number] = Measured(configuration, result, limits)
             else:
-                _add(measured[number], result, bandwidth)
+                _add(measured[number], result, limits)
     return [measured[number] for number in range(len(configurations))]
 
 
-def _add(so_far: Measured, result: Result, bandwidth: list[float]) -> None:
+def _add(so_far: Measured, result: Result, limits: Limits) -> None:
     samples = so_far.result.samples
     samples.extend(result.samples)
     peaks = [p for p in (so_far.result.peak_bytes, result.peak_bytes) if p is not None]
     so_far.result = Result(
         **{**vars(result), "samples": samples, "peak_bytes": max(peaks, default=None)}
     )
-    so_far.bandwidth += bandwidth
+    so_far.limits.bandwidth += limits.bandwidth
+    so_far.limits.peaks += limits.peaks
 
 
-def _run(job: Job) -> tuple[Result, list[float]]:
+def _run(job: Job) -> tuple[Result, Limits]:
     """Run a job in a process; answer what it asks."""
-    bandwidth: list[float] = []
+    limits = Limits()
     busy: subprocess.Popen[bytes] | None = None
     worker = subprocess.Popen(
         [sys.executable, "-m", "csm_ggml.bench.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | ({_INSTRUCTION_SET: job.instruction_set} if job.instruction_set else {}),
     )
     assert worker.stdout is not None
     try:
@@ -155,12 +178,9 @@ def _run(job: Job) -> tuple[Result, list[float]]:
             if "error" in message:
                 raise BenchmarkError(message["error"])
             if "result" in message:
-                return _as_result(message["result"]), bandwidth
-            if message["ask"] == "bandwidth":
-                core = load_backends()
-                bandwidth.append(
-                    core.read_bandwidth(job.threads, BANDWIDTH_BYTES, _BANDWIDTH_ROUNDS)
-                )
+                return _as_result(message["result"]), limits
+            if message["ask"] == "limits":
+                _measure_limits(job, limits)
             elif message["ask"] == "busy":
                 busy = _start_busy_process()
             elif busy is not None:
@@ -174,6 +194,20 @@ def _run(job: Job) -> tuple[Result, list[float]]:
         for process in (worker, busy):
             if process is not None:
                 _end(process)
+
+
+def _measure_limits(job: Job, limits: Limits) -> None:
+    core = load_backends()
+    limits.bandwidth.append(core.read_bandwidth(job.threads, BANDWIDTH_BYTES, _LIMIT_ROUNDS))
+    instruction_set = job.instruction_set or core.instruction_set()
+    if instruction_set is None:
+        return
+    peaks = {
+        type: core.multiply_add_peak(type, job.threads, _LIMIT_ROUNDS, instruction_set)
+        for type in set(job.types)
+    }
+    backbone, depth = job.types
+    limits.peaks.append((peaks[backbone], peaks[depth]))
 
 
 def _send(worker: subprocess.Popen[str], line: str) -> None:

@@ -1,8 +1,8 @@
 """The process that measures one configuration once: `python -m csm_ggml.bench.worker`.
 
 It reads a job from standard input and writes lines of JSON to standard output. Between its timings
-it asks the process that started it to measure memory, or to keep a core busy, and waits for the
-answer: a buffer of its own for that would count into its peak of memory.
+it asks the process that started it to measure memory and arithmetic, or to keep a core busy, and
+waits for the answer: a buffer of its own for that would count into its peak of memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml.bench.arrivals import compare_with_static
-from csm_ggml.bench.floor import frame_bytes
+from csm_ggml.bench.floor import frame_bytes, frame_products
 from csm_ggml.bench.machine import peak_memory
 from csm_ggml.bench.session import Samples, Session
 
@@ -34,6 +34,8 @@ class Job:
         frames: To time.
         contention: Whether to time as many again while another process keeps a core busy.
         arrivals: Seed of requests that come and go, which are timed, too; None for none.
+        types: Number formats of the backbone's and the depth decoder's matrices.
+        instruction_set: For the package's own kernels; None for the best.
     """
 
     files: list[str]
@@ -43,6 +45,8 @@ class Job:
     frames: int
     contention: bool
     arrivals: int | None
+    types: tuple[str, str]
+    instruction_set: str | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class Result:
         codebooks: Codes in a frame.
         frame_rate: Frames per second of speech.
         frame_bytes: Bytes of weights that a frame reads.
+        frame_products: Multiply-adds with the weights of backbone and depth decoder that a frame
+            of one utterance takes.
+        instruction_set: That the package's own kernels used; None for a build without them.
         peak_bytes: The most memory that loading, prompting and speaking took; None if unknown.
         samples: The timings.
     """
@@ -66,6 +73,8 @@ class Result:
     codebooks: int
     frame_rate: float
     frame_bytes: int
+    frame_products: tuple[int, int]
+    instruction_set: str | None
     peak_bytes: int | None
     samples: Samples
 
@@ -89,16 +98,16 @@ def _measure(job: Job) -> Result:
     model = session.model
     types = {device["name"]: device["type"] for device in _core.devices()}
     half = (job.frames + 1) // 2
-    _ask("bandwidth")
+    _ask("limits")
     session.speak(half)
     session.read_context()
-    _ask("bandwidth")
+    _ask("limits")
     if job.frames > half:
         session.speak(job.frames - half)
     peak = peak_memory()
     session.decode_chunks(_CODEC_CHUNKS)
     session.encode_chunks(_CODEC_CHUNKS)
-    _ask("bandwidth")
+    _ask("limits")
     if job.contention:
         _ask("busy")
         session.speak(job.frames, contended=True)
@@ -112,6 +121,8 @@ def _measure(job: Job) -> Result:
         codebooks=session.codebooks,
         frame_rate=session.frame_rate,
         frame_bytes=frame_bytes(files, session.codebooks),
+        frame_products=frame_products(files, session.codebooks),
+        instruction_set=_core.instruction_set(),
         peak_bytes=peak,
         samples=session.samples,
     )

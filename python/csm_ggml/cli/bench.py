@@ -23,8 +23,8 @@ def add_parser(commands: Subparsers[Any]) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure speed and memory",
-        description="Measure speed, memory and the least time that memory allows, with random "
-        "weights of full size made on the spot, or with a model.",
+        description="Measure speed, memory and the least time that memory and arithmetic allow, "
+        "with random weights of full size made on the spot, or with a model.",
         epilog="Let nothing else run meanwhile. Configurations are measured in turns.",
     )
     group = parser.add_mutually_exclusive_group()
@@ -52,6 +52,14 @@ def add_parser(commands: Subparsers[Any]) -> None:
         default=[1, 4, 16],
         metavar="N,N",
         help="utterances side by side: 1,4,16 by default",
+    )
+    parser.add_argument(
+        "--isa",
+        type=_list,
+        default=[None],
+        metavar="A,B",
+        help="instruction sets of the package's own kernels: avx512vnni,avx2,... (default: the one "
+        "in use)",
     )
     parser.add_argument(
         "--threads",
@@ -204,6 +212,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--callers needs at least 2 --frames: the first is not timed")
     if args.callers and (args.plot or args.arrivals or args.contention):
         raise UsageError("--callers is a measurement of its own, without the others and --plot")
+    if args.callers and args.isa != [None]:
+        raise UsageError("--callers runs in this process, with one instruction set: without --isa")
+    _check_instruction_sets(args.isa)
     if args.model and (args.type or args.depth_type or args.work_dir):
         raise UsageError("--type, --depth-type and --work-dir are for random weights, not --model")
     if args.json:
@@ -216,6 +227,18 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--plot {args.plot}: expected a name with an ending such as .png")
 
 
+def _check_instruction_sets(wanted: list[str | None]) -> None:
+    from csm_ggml.loading.backends import load_backends
+
+    usable = load_backends().instruction_sets() if wanted != [None] else []
+    for name in wanted:
+        if name is not None and name not in usable:
+            raise UsageError(
+                f"--isa {name}: this processor or build cannot use it; expected of: "
+                + ", ".join(usable)
+            )
+
+
 def _of_model(args: argparse.Namespace) -> list[Configuration]:
     from csm_ggml.bench.floor import dominant_types
     from csm_ggml.bench.runner import Configuration
@@ -223,7 +246,11 @@ def _of_model(args: argparse.Namespace) -> list[Configuration]:
 
     files = hub.resolve(args.model).paths
     backbone, depth = dominant_types(files)
-    return [Configuration(files, backbone, depth, batch) for batch in args.batch]
+    return [
+        Configuration(files, backbone, depth, batch, isa)
+        for isa in args.isa
+        for batch in args.batch
+    ]
 
 
 def _of_random_weights(args: argparse.Namespace) -> list[Configuration]:
@@ -239,8 +266,9 @@ def _of_random_weights(args: argparse.Namespace) -> list[Configuration]:
             tell(f"making random weights, kept for the next time: {path}")
             make_synthetic(path, args.synthetic, type, args.depth_type)
     return [
-        Configuration((path,), type, args.depth_type or type, batch)
+        Configuration((path,), type, args.depth_type or type, batch, isa)
         for path, type in zip(paths, types, strict=True)
+        for isa in args.isa
         for batch in args.batch
     ]
 
