@@ -255,8 +255,6 @@ int64_t float_peak(int64_t rounds) {
     CSM_KEEP(a);
     CSM_KEEP(b);
     for (int64_t round = 0; round < rounds; ++round) peak_round<kChains>(a, b, sums);
-    for (int chain = 1; chain < 8; ++chain) sums[0] += sums[chain];
-    sums[0] += sums[8] + sums[9] + sums[10] + sums[11];
-    CSM_USE(sums[0]);
+    CSM_USE(sum_of<kChains>(sums));
     return rounds * kChains * CSM_LANES;
 }

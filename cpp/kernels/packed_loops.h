@@ -341,9 +341,7 @@ int64_t integer_peak(int, int64_t rounds) {
     CSM_KEEP(bytes);
     CSM_KEEP(quad);
     for (int64_t round = 0; round < rounds; ++round) peak_round<kChains>(bytes, quad, sums);
-    for (int chain = 1; chain < 8; ++chain) sums[0] += sums[chain];
-    sums[0] += sums[8] + sums[9] + sums[10] + sums[11];
-    CSM_USE(sums[0]);
+    CSM_USE(sum_of<kChains>(sums));
 #if defined(CSM_DOT_2X2)
     return rounds * kChains * 32;
 #else
@@ -372,8 +370,7 @@ int64_t peak_of_pairs(int64_t rounds) {
             CSM_KEEP(sums[chain]);
         }
     }
-    for (int chain = 1; chain < kChains; ++chain) sums[0] += sums[chain];
-    CSM_USE(sums[0]);
+    CSM_USE(sum_of<kChains>(sums));
     const int64_t products = rounds * kChains * kRun * CSM_LANES * 4;
     return Bits == 8 ? products / 2 : products;
 }

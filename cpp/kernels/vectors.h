@@ -103,6 +103,16 @@ CSM_INLINE Floats rounded_once(Floats a, Floats b, Floats c) {
 #define CSM_USE(v) (void)(v)
 #endif
 
+// The sum of N vectors. (Not a loop: its index would keep them in memory.)
+template <int N, typename Vector>
+CSM_INLINE Vector sum_of(const Vector* vectors) {
+    if constexpr (N == 1) {
+        return vectors[0];
+    } else {
+        return sum_of<N - 1>(vectors) + vectors[N - 1];
+    }
+}
+
 // Sums of a vector's lanes fold it in half until one is left.
 typedef float Floats4 __attribute__((vector_size(16)));
 typedef int32_t Ints4 __attribute__((vector_size(16)));
