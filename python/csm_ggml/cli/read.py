@@ -100,7 +100,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     voices.add_argument("--voice", metavar="FILE", help="the narrator's voice file")
     voices.add_argument(
         "--voice-map",
-        metavar="N=FILE,N=FILE",
+        metavar="N=FILE",
         help="voice files by the numbers of speaker tags: 0=anna.voice,1=ben.voice",
     )
     group.add_argument(
