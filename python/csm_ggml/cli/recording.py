@@ -32,15 +32,13 @@ def add_trim(actions: Any) -> None:
 
 def add_transcribe(create: argparse.ArgumentParser, group: Any) -> None:
     """Describe the arguments that have a recording transcribed."""
-    from csm_ggml.voices.transcribing import PACKAGED
-
     group.add_argument(
         "--transcribe",
         nargs="?",
-        const=PACKAGED,
+        const="packaged",
         metavar="MODEL",
         help="have faster-whisper write a draft, to be corrected before the voice is saved: a "
-        f"folder, a name such as small, or {PACKAGED} (default: the packaged tiny.en)",
+        "folder, a name such as small, or packaged (default: the packaged tiny.en)",
     )
     create.add_argument(
         "--download", action="store_true", help="the model of --transcribe may be fetched"
