@@ -188,7 +188,10 @@ class Voice:
             raise TypeError(f"a voice file is bytes, got {type(data).__name__}")
         data = bytes(data)
         if len(data) < _START.size or not data.startswith(MAGIC):
-            raise VoiceFileError(f"not a voice file: it does not begin with {MAGIC.decode()}")
+            raise VoiceFileError(
+                f"not a voice file: it does not begin with {MAGIC.decode()}; of a recording, "
+                "CSM.create_voice or `csm-ggml voice create` makes one"
+            )
         _, version, header_bytes = _START.unpack_from(data)
         if version != VERSION:
             raise VoiceFileError(
