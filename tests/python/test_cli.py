@@ -137,6 +137,16 @@ def test_options_reach_the_model(model: str) -> None:
         (["make-random", "--preset", "huge", "-o", "x.gguf"], 2, "huge"),
         (["make-random", "-o", "nowhere/x.gguf"], 2, "there is no folder"),
         (["quantize", "nothing.gguf", "x.gguf", "--type", "q8_0"], 1, "nothing.gguf"),
+        (
+            ["quantize", "demo", "x.gguf", "--preset", "fast", "--depth-type", "f16"],
+            2,
+            "--preset says the type of the depth decoder",
+        ),
+        (
+            ["convert", "demo", "-o", "x.gguf", "--preset", "fast", "--depth-type", "f16"],
+            2,
+            "--preset says the type of the depth decoder",
+        ),
         (["sing"], 2, "invalid choice"),
         ([], 2, "speak"),
     ],

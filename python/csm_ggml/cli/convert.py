@@ -7,7 +7,7 @@ from typing import Any
 
 from csm_ggml.cli.common import Subparsers, check_output, local_paths
 from csm_ggml.cli.parser import checked, option
-from csm_ggml.cli.weights import add_type_arguments, tell_report
+from csm_ggml.cli.weights import add_type_arguments, check_types, tell_report
 
 
 def add_parser(commands: Subparsers[Any]) -> None:
@@ -77,6 +77,7 @@ def _family(name: str) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Convert."""
+    check_types(args)
     check_output(args.output, "model", inputs=[*args.source, args.mimi, args.tokenizer])
     from csm_ggml.convert import FAMILIES, convert
     from csm_ggml.loading.aliases import ALIASES

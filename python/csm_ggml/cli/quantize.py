@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from csm_ggml.cli.common import Subparsers, UsageError, check_output, local_paths
-from csm_ggml.cli.weights import add_type_arguments, tell_report
+from csm_ggml.cli.weights import add_type_arguments, check_types, tell_report
 
 
 def add_parser(commands: Subparsers[Any]) -> None:
@@ -24,6 +24,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Quantize."""
+    check_types(args)
     check_output(args.output, "model", inputs=[args.source])
     from csm_ggml.convert import quantize_file
 

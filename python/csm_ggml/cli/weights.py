@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from csm_ggml.cli.common import preset_name, size, tell
+from csm_ggml.cli.common import UsageError, preset_name, size, tell
 from csm_ggml.cli.parser import checked
 
 if TYPE_CHECKING:
@@ -53,6 +53,18 @@ def add_type_arguments(
         metavar="T",
         help="of the codec: f32 or f16 (default: %(default)s)",
     )
+
+
+def check_types(args: argparse.Namespace) -> None:
+    """Make sure that the options of `add_type_arguments` fit together.
+
+    Raises:
+        UsageError: If a preset is given beside a type that it says already.
+    """
+    if args.preset is not None and args.depth_type is not None:
+        raise UsageError(
+            "--preset says the type of the depth decoder already: leave out --depth-type"
+        )
 
 
 def _type() -> Callable[[str], str]:
