@@ -74,6 +74,31 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_text_arguments(
+    group: argparse._ActionsContainer, *, tags: str = "those that stand where a turn begins"
+) -> None:
+    """The options that say how a text is read.
+
+    Args:
+        group: Gets them.
+        tags: Which numbers in brackets are speaker tags unless asked otherwise.
+    """
+    group.add_argument(
+        "--tags",
+        action=argparse.BooleanOptionalAction,
+        help=f"read every number in brackets as a speaker tag, or none (default: {tags})",
+    )
+    group.add_argument(
+        "--normalize",
+        action="store_const",
+        const="en",
+        help="say numbers, dates, money, units, abbreviations, addresses in English words",
+    )
+    group.add_argument(
+        "--lexicon", metavar="FILE", help="how words are pronounced: 'word -> respelling' a line"
+    )
+
+
 def add_preset_argument(parser: argparse._ActionsContainer) -> None:
     """The option for number formats of a model that is loaded."""
     parser.add_argument(

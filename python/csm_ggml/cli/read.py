@@ -11,6 +11,7 @@ from csm_ggml.cli.common import (
     Subparsers,
     UsageError,
     add_model_arguments,
+    add_text_arguments,
     load_model,
     positive,
     say,
@@ -110,21 +111,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
         help="who says text without a tag (default: the first voice's speaker, else 0)",
     )
     group = parser.add_argument_group("text")
-    group.add_argument(
-        "--tags",
-        action=argparse.BooleanOptionalAction,
-        help="read numbers in brackets as speaker tags (default: with --voice-map, where they "
-        "stand where a turn begins)",
-    )
-    group.add_argument(
-        "--normalize",
-        action="store_const",
-        const="en",
-        help="say numbers, dates, money, units, abbreviations in English words",
-    )
-    group.add_argument(
-        "--lexicon", metavar="FILE", help="how words are pronounced: 'word -> respelling' a line"
-    )
+    add_text_arguments(group, tags="with --voice-map, as in speak; else none")
     group = parser.add_argument_group("speech")
     group.add_argument(
         "--long-form",

@@ -16,6 +16,7 @@ from csm_ggml.cli.common import (
     UsageError,
     add_model_arguments,
     add_samples_argument,
+    add_text_arguments,
     binary_stdout,
     check_audio_output,
     load_model,
@@ -87,21 +88,7 @@ def add_parser(commands: Subparsers[Any]) -> None:
     add_samples_argument(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages, no progress bar")
     group = parser.add_argument_group("text")
-    group.add_argument(
-        "--tags",
-        action=argparse.BooleanOptionalAction,
-        help="read every number in brackets as a speaker tag, or none "
-        "(default: those that stand where a turn begins)",
-    )
-    group.add_argument(
-        "--normalize",
-        action="store_const",
-        const="en",
-        help="say numbers, dates, money, units, abbreviations, addresses in English words",
-    )
-    group.add_argument(
-        "--lexicon", metavar="FILE", help="how words are pronounced: 'word -> respelling' a line"
-    )
+    add_text_arguments(group)
     group = parser.add_argument_group("while speaking")
     group.add_argument(
         "--stream",

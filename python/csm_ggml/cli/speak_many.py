@@ -16,6 +16,7 @@ from csm_ggml.cli.common import (
     Subparsers,
     UsageError,
     add_model_arguments,
+    add_text_arguments,
     load_model,
     positive,
     speaker,
@@ -130,21 +131,7 @@ def _add_speech_arguments(group: Any) -> None:
         metavar="N",
         help="who says text without a tag (default: the voice's speaker, else 0)",
     )
-    group.add_argument(
-        "--tags",
-        action=argparse.BooleanOptionalAction,
-        help="read every number in brackets as a speaker tag, or none "
-        "(default: those that stand where a turn begins)",
-    )
-    group.add_argument(
-        "--normalize",
-        action="store_const",
-        const="en",
-        help="say numbers, dates, money, units, abbreviations, addresses in English words",
-    )
-    group.add_argument(
-        "--lexicon", metavar="FILE", help="how words are pronounced: 'word -> respelling' a line"
-    )
+    add_text_arguments(group)
     for name, metavar, text in (
         ("max-seconds", "SEC", "cut a turn after this much speech (default: by its text)"),
         (
