@@ -30,6 +30,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -192,10 +193,31 @@ async def capacity(target: Target, seconds: float, rng: random.Random, clients: 
     return answered / (time.perf_counter() - started)
 
 
-async def soak(target: Target, seconds: float, rng: random.Random, clients: int = 12) -> None:
-    """Mixed load: every third client leaves at some moment."""
-    end = time.perf_counter() + seconds
+async def soak(target: Target, seconds: float, rng: random.Random, clients: int) -> None:
+    """Mixed load: every third client leaves at some moment.
+
+    Of our own server the memory and the slots in use are printed while it goes on and at its end.
+    """
+    started = time.perf_counter()
+    end = started + seconds
     counts: dict[int, int] = {}
+
+    async def watch() -> None:
+        while time.perf_counter() < end:
+            await tell()
+            await asyncio.sleep(min(seconds / 12, max(0.0, end - time.perf_counter())))
+
+    async def tell() -> None:
+        values = await asyncio.to_thread(gauges, target)
+        if not values:
+            return
+        print(
+            f"after {time.perf_counter() - started:5.0f} s: "
+            f"{values['process_resident_memory_bytes'] / 1e6:.1f} MB, "
+            f"{values['csm_slots_busy']:.0f} of {values['csm_slots']:.0f} slots busy, "
+            f"{values['csm_queue_depth']:.0f} queued",
+            flush=True,
+        )
 
     async def work() -> None:
         while time.perf_counter() < end:
@@ -205,9 +227,26 @@ async def soak(target: Target, seconds: float, rng: random.Random, clients: int 
             counts[status] = counts.get(status, 0) + 1
             await asyncio.sleep(rng.expovariate(10))
 
-    await asyncio.gather(*(work() for _ in range(clients)))
+    await asyncio.gather(watch(), *(work() for _ in range(clients)))
+    await asyncio.sleep(1)  # those who left last are noticed
+    await tell()
     names = {-1: "left", 0: "broken"}
     print(", ".join(f"{names.get(s, s)}: {n}" for s, n in sorted(counts.items())))
+
+
+def gauges(target: Target) -> dict[str, float]:
+    """Values without labels from our server's metrics; none of another server."""
+    parts = urlsplit(target.url)
+    request = urllib.request.Request(f"{parts.scheme}://{parts.netloc}/metrics")
+    if target.key:
+        request.add_header("Authorization", f"Bearer {target.key}")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+    except (OSError, ValueError):
+        return {}
+    pairs = (line.split() for line in lines if not line.startswith("#") and "{" not in line)
+    return {name: float(value) for name, value in pairs}
 
 
 def report(name: str, streams: list[Stream]) -> None:
@@ -322,7 +361,7 @@ async def run(args: argparse.Namespace) -> None:
         target.extra = {"max_seconds": args.max_seconds}
     await target.ask(TEXTS[0])
     if args.soak:
-        await soak(target, args.soak, rng)
+        await soak(target, args.soak, rng, args.clients)
         return
     print(HEAD)
     for rate in args.rates:
@@ -355,6 +394,7 @@ def main() -> None:
     parser.add_argument("--listeners", type=numbers, default=[], help="people: 1,2,4")
     parser.add_argument("--overload", action="store_true")
     parser.add_argument("--soak", type=float, help="mixed load with clients that leave, seconds")
+    parser.add_argument("--clients", type=int, default=12, help="for --soak")
     parser.add_argument("--seconds", type=float, default=30.0, help="for each load")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
