@@ -368,7 +368,7 @@ def test_watermark(csm: CSM, arguments: list[str], monkeypatch: pytest.MonkeyPat
         (["speak", "Hi.", "--long-form", "batch", "--pause", "-1"], 2, "pause must be 0 to 60"),
         (["speak", "Hi.", "--play"], 2, "pip install 'csm-ggml[play]'"),
         (["voice", "info", "bad.voice"], 1, "bad.voice: not a voice file"),
-        (["voice", "create", "no.wav", "-o", "x.voice", "-t", "Hi."], 2, "no such audio file"),
+        (["voice", "create", "no.wav", "-o", "x.voice", "-t", "Hi."], 1, "no such audio file"),
         (["voice", "create", "bad.voice", "-o", "x.voice", "-t", "Hi."], 1, "not an audio file"),
         (["voice", "create", "bad.voice", "-o", "x.voice"], 2, "--transcript"),
         (["voice"], 2, "ACTION"),

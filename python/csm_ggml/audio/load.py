@@ -16,6 +16,7 @@ import numpy.typing as npt
 from csm_ggml.audio.containers import mended, other_container
 from csm_ggml.audio.recording import check_sound, to_one_channel
 from csm_ggml.errors import AudioFileError
+from csm_ggml.inputs import named
 
 # Rates of sound in Hz: below, there is no speech; above, no device. Outside, resampling takes
 # gigabytes or forever.
@@ -153,7 +154,7 @@ def load_audio(
     # As bytes where names are bytes: they need not be UTF-8.
     native = name if sys.platform == "win32" else os.fsencode(name)
     try:
-        with open(native, "rb") as file, open_sound(file, native) as reader:
+        with named(name), open(native, "rb") as file, open_sound(file, native) as reader:
             rate = check_rate(reader.rate)
             most = None if most_seconds is None else math.ceil(most_seconds * rate) + 1
             samples = reader.read(most)

@@ -11,9 +11,9 @@ from csm_ggml.books.book import Book
 from csm_ggml.books.chapters import count_left_out, cuts_at_headings, make_chapters
 from csm_ggml.books.markup import decode_markup, read_page
 from csm_ggml.errors import BookFileError
+from csm_ggml.inputs import read_whole
 
 KINDS = (".epub", ".docx", ".html", ".htm", ".xhtml", ".md", ".markdown", ".txt")
-MOST_TEXT_BYTES = 64 << 20
 
 
 def read_book(path: str | os.PathLike[str], *, everything: bool = False) -> Book:
@@ -55,9 +55,10 @@ def _read(name: str, kind: str, everything: bool) -> Book:
             else:
                 from csm_ggml.books.docx import read_docx as read
             return read(archive, everything=everything)
-    if os.path.getsize(name) > MOST_TEXT_BYTES:
-        raise BookFileError(f"{name}: is larger than {MOST_TEXT_BYTES >> 20} MiB")
-    data = Path(name).read_bytes()
+    try:
+        data = read_whole(name)
+    except ValueError as error:
+        raise BookFileError(str(error)) from None
     if kind in (".html", ".htm", ".xhtml"):
         page = read_page(decode_markup(data), everything=everything)
         cuts = cuts_at_headings(page.blocks)

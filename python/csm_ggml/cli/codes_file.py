@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.cli.common import write_stdout
 from csm_ggml.files import write_file
+from csm_ggml.inputs import read_standard_input, read_whole
 
 
 def read_codes(name: str) -> npt.NDArray[np.int32]:
@@ -29,7 +28,7 @@ def read_codes(name: str) -> npt.NDArray[np.int32]:
         except (ValueError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
             raise ValueError(f"{name} is no NumPy array of codes: {error}") from None
     where = "standard input" if name == "-" else name
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    data = read_standard_input() if name == "-" else read_whole(name)
     frames: list[list[int]] = []
     for number, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), start=1):
         words = line.split("#")[0].replace(",", " ").split()

@@ -81,7 +81,7 @@ def _trim(args: argparse.Namespace) -> None:
 
     check_audio_output(args.output, inputs=[args.audio])
     if not Path(args.audio).is_file():
-        raise UsageError(f"{args.audio}: no such audio file")
+        raise FileNotFoundError(f"{args.audio}: no such audio file")
     samples = load_audio(args.audio, _RATE)
     try:
         span = best_span(samples, _RATE, args.seconds)

@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csm_ggml.cli.common import UsageError
+from csm_ggml.inputs import read_standard_input, read_whole
 
 if TYPE_CHECKING:
     from csm_ggml.text.turns import Turn
@@ -97,11 +97,11 @@ def read_script(
         longest = max((len(one_line(words)) for _, words in said), default=0)
         return Script(text, None, None, longest)
     if args.file is not None and args.file != "-":
-        where, data = args.file, Path(args.file).read_bytes()
+        where, data = args.file, read_whole(args.file)
     elif sys.stdin is None or (sys.stdin.isatty() and not args.text and args.file is None):
         raise UsageError('nothing to say: give a text ("[0]Hello."), -f FILE, or pipe the text in')
     else:
-        where, data = "standard input", sys.stdin.buffer.read()
+        where, data = "standard input", read_standard_input()
     text = decode_text(data, where)
     try:
         turns = read_script(text, speaker=speaker, tags=args.tags, speakers=speakers)

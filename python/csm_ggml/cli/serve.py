@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from csm_ggml.cli.common import Subparsers, UsageError, add_model_arguments, positive
 from csm_ggml.cli.speak import watermark_function
+from csm_ggml.inputs import read_whole
 
 if TYPE_CHECKING:
     from csm_ggml.csm import CSM
@@ -233,8 +234,8 @@ def _settings(args: argparse.Namespace) -> Settings:
     lines = os.environ.get(KEYS_VARIABLE, "").split(",")
     if args.api_key_file is not None:
         try:
-            lines += args.api_key_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines += read_whole(args.api_key_file).decode("utf-8").splitlines()
+        except (OSError, ValueError) as error:
             raise UsageError(f"--api-key-file {args.api_key_file}: {error}") from None
     keys = read_keys(lines)
     if args.api_key_file is not None and not keys:

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml.cli.common import UsageError
+from csm_ggml.inputs import read_whole
+
+# Of a table of texts, which is held in memory.
+_MOST_BYTES = 1 << 30
 
 # Characters of a CSV field at most; Python's own limit is less than some texts have.
 _FIELD_LIMIT = 10_000_000
@@ -83,7 +87,7 @@ def _csv(path: Path, delimiter: str) -> list[dict[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_whole(path, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error}") from None
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from csm_ggml.cli.common import (
     Subparsers,
-    UsageError,
     add_model_arguments,
     check_output,
     load_model,
@@ -18,6 +17,7 @@ from csm_ggml.cli.common import (
 )
 from csm_ggml.cli.parser import checked
 from csm_ggml.cli.recording import add_transcribe, add_trim, transcript_of
+from csm_ggml.inputs import read_whole
 
 
 def add_parser(commands: Subparsers[Any]) -> None:
@@ -68,9 +68,9 @@ def _create(args: argparse.Namespace) -> None:
     check_output(args.output, "voice", inputs=[args.audio, args.transcript_file, args.model])
     transcript = args.transcript
     if args.transcript_file is not None:
-        transcript = decode_text(Path(args.transcript_file).read_bytes(), args.transcript_file)
+        transcript = decode_text(read_whole(args.transcript_file), args.transcript_file)
     if not Path(args.audio).is_file():
-        raise UsageError(f"{args.audio}: no such audio file")
+        raise FileNotFoundError(f"{args.audio}: no such audio file")
     if transcript is None:
         transcript = transcript_of(args)
     csm = load_model(args, quiet=args.quiet)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.inputs import read_whole
 from csm_ggml.text.prompt_format import SPEAKER, WORDS
 
 from .transformers_config import read_json, shown
@@ -26,7 +27,7 @@ def read_template(folder: Path) -> str | None:
     """
     alone = folder / "chat_template.jinja"
     if alone.is_file():
-        return alone.read_text("utf-8", errors="replace")
+        return read_whole(alone).decode("utf-8", errors="replace")
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             template = read_json(folder / name).get("chat_template")

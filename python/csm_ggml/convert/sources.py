@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.inputs import named
 
 from . import lora
 from .gguf_file import read_gguf
@@ -94,7 +95,7 @@ def open_file(path: Path, only: frozenset[str] | None = None) -> SourceFile:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         magic = file.read(24)
     if magic.startswith(b"GGUF"):
         metadata, tensors = read_gguf(path)
@@ -146,7 +147,7 @@ def is_own(path: Path) -> bool:
     """Whether a file is one of ours."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with named(path), path.open("rb") as file:
         magic = file.read(4)
     return magic == b"GGUF" and open_file(path).kind is Kind.OWN
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from csm_ggml._core import ModelFormatError
+from csm_ggml.inputs import MOST_SETTINGS_BYTES, read_whole
 
 from .config import (
     MOST_RATIO,
@@ -141,7 +142,7 @@ class _Section:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; raises ModelFormatError if it is anything else."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_whole(path, MOST_SETTINGS_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -10,9 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
+from csm_ggml.inputs import read_whole
 from csm_ggml.text.inflection import plural
 from csm_ggml.text.scripts import decode_text
 
@@ -71,7 +71,7 @@ class Lexicon:
                 the message names the line.
         """
         entries: dict[str, str] = {}
-        text = decode_text(Path(path).read_bytes(), os.fspath(path))
+        text = decode_text(read_whole(path), os.fspath(path))
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue

@@ -8,7 +8,6 @@ import os
 import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,12 +16,15 @@ import numpy.typing as npt
 from csm_ggml.audio.load import LEAST_RATE, MOST_RATE
 from csm_ggml.errors import VoiceFileError
 from csm_ggml.files import write_file
+from csm_ggml.inputs import read_whole
 from csm_ggml.loading.hub import short_name
 from csm_ggml.text.turns import check_speaker, parse_turns
 from csm_ggml.voices.prompt import EncodedSegment, PromptBuilder
 from csm_ggml.voices.segment import Segment
 
 MAGIC = b"CSMVOICE"
+# Four times the KV prefix in F32 that fills all rows of csm-1b.
+MOST_BYTES = 512 << 20
 VERSION = 1
 # Magic, version, bytes of the header.
 _START = struct.Struct("<8sII")
@@ -150,7 +152,11 @@ class Voice:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"the path of a voice file must be a str or a Path, got {path!r}")
         try:
-            return cls.from_bytes(Path(path).read_bytes())
+            data = read_whole(path, MOST_BYTES, begins=MAGIC)
+        except ValueError as error:
+            raise VoiceFileError(str(error)) from None
+        try:
+            return cls.from_bytes(data)
         except VoiceFileError as error:
             raise VoiceFileError(f"{os.fspath(path)}: {error}") from None
 
