@@ -400,6 +400,23 @@ def test_plain_text_of_project_gutenberg(tmp_path: Path) -> None:
     assert ("Project Gutenberg's notice", "licence") in left_out(book)
 
 
+@pytest.mark.parametrize(
+    ("head", "title", "author"),
+    [
+        ("A TALE\n\n\nby\n\nAnn Author\n\n(1818)", "A TALE", "Ann Author"),
+        ("A Tale\nBy Ann Author (1803)\n\n" + "Of this edition. " * 90, "A Tale", "Ann Author"),
+        ("A Tale", "tale", ""),
+        ("It was so cold that he\nby the fire\n" + "sat and sat. " * 20, "tale", ""),
+    ],
+)
+def test_title_pages_of_plain_text(tmp_path: Path, head: str, title: str, author: str) -> None:
+    path = tmp_path / "tale.txt"
+    path.write_text(f"{head}\n\nCHAPTER I\n\nHe slept.\n\nCHAPTER II\n\nHe woke.\n", "utf-8")
+    book = read_book(path)
+    assert (book.title, book.author) == (title, author)
+    assert [chapter.words for chapter in book.chapters][-2:] == [2, 2]
+
+
 def test_plain_text_with_bare_numbers_or_none(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(

@@ -33,6 +33,10 @@ _GUTENBERG_END = re.compile(
     r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the )?Project Gutenberg).*",
     re.MULTILINE,
 )
+# At the head of a text, before its chapters.
+_TITLE_PAGE = re.compile(
+    r"(?P<title>[^\n]+)\n\s*by\s+(?P<author>[^\n]+?)(?:\s*\(\d{4}\))?(?:\n|\Z)", re.IGNORECASE
+)
 _FIELD = re.compile(r"^(Title|Author|Language):[^\S\n]*(\S.*)$", re.MULTILINE)
 _LANGUAGES = {"english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it"}
 
@@ -68,15 +72,22 @@ def read_plain(text: str, *, everything: bool = False) -> Book:
     cuts = _without_contents(blocks, cuts_at_headings(blocks))
     if sum(block.level == 2 for block in blocks) < 2 and not any(b.level == 1 for b in blocks):
         cuts = _numbered(blocks) or cuts
-    title = fields.get("Title", "")
+    named = _title_page(blocks[: cuts[0].at]) if cuts else None
+    title = fields.get("Title", named["title"].strip() if named else "")
     chapters, more = make_chapters(blocks, cuts, title=title, everything=everything)
     return Book(
         title=title,
-        author=fields.get("Author", ""),
+        author=fields.get("Author", named["author"] if named else ""),
         language=_LANGUAGES.get(fields.get("Language", "").lower(), ""),
         chapters=chapters,
         left_out=(*left_out, *more),
     )
+
+
+def _title_page(blocks: list[Block]) -> re.Match[str] | None:
+    """Title and author, of short lines at the head of what stands before the first chapter."""
+    head = [block.text for block in blocks[:3] if len(block.text) <= _LONGEST_HEADING]
+    return _TITLE_PAGE.match("\n".join(head))
 
 
 def _block(part: str) -> Block | None:
