@@ -12,16 +12,30 @@ namespace csm {
 
 namespace {
 
-// What a node does with some bytes of a tensor that has its memory already.
+// What a node does with some bytes of a tensor that has its memory already: all of begin..end, or, where
+// there is a stride, `row` bytes from begin on and again after each stride.
 struct Access {
     int node;
     bool writes;
     size_t begin, end;
+    size_t stride = 0, row = 0;
+
+    Access(int n, bool w, const ggml_tensor* t)
+        : node(n), writes(w), begin(t->view_offs), end(t->view_offs + ggml_nbytes(t)) {
+        const size_t bytes = ggml_row_size(t->type, t->ne[0]);
+        const bool rows = t->ne[2] == 1 && t->ne[3] == 1 && t->nb[0] == ggml_type_size(t->type);
+        if (!rows || bytes >= t->nb[1] || begin % t->nb[1] + bytes > t->nb[1]) return;
+        stride = t->nb[1];
+        row = bytes;
+    }
 
     bool meets(const Access& other) const {
-        return (writes || other.writes) && begin < other.end && other.begin < end;
+        if (!(writes || other.writes) || begin >= other.end || other.begin >= end) return false;
+        if (stride == 0 || stride != other.stride) return true;
+        const size_t mine = begin % stride, theirs = other.begin % stride;
+        return mine < theirs + other.row && theirs < mine + row;
     }
-    bool covers(const Access& other) const { return begin <= other.begin && end >= other.end; }
+    bool covers(const Access& other) const { return stride == 0 && begin <= other.begin && end >= other.end; }
 };
 
 // The nodes of a graph by number, and what each is computed from.
@@ -73,7 +87,7 @@ void check_dependencies(ggml_cgraph* graph) {
     std::map<const ggml_tensor*, std::vector<Access>> accesses;
     const auto in_pool = [](const ggml_tensor* root) { return root->buffer != nullptr; };
     const auto note = [&](int node, bool writes, const ggml_tensor* t) {
-        accesses[root_of(t)].push_back({node, writes, t->view_offs, t->view_offs + ggml_nbytes(t)});
+        accesses[root_of(t)].emplace_back(node, writes, t);
     };
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         const ggml_tensor* node = ggml_graph_node(graph, i);

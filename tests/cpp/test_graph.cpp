@@ -115,6 +115,28 @@ TEST(parts_of_a_tensor_that_do_not_meet_need_no_order) {
     graph.allocate();
 }
 
+TEST(rows_that_alternate_need_no_order_but_those_that_meet_do) {
+    Fixture f;
+    ggml_tensor* out = f.pool.columns(GGML_TYPE_F32, 4, 6);
+    ggml_tensor* in = ggml_new_tensor_2d(f.pool.ctx(), GGML_TYPE_F32, 4, 3);
+    f.pool.allocate();
+    const auto allocate = [&](std::initializer_list<size_t> firsts) {
+        csm::Graph graph(f.device, 16);
+        for (const size_t first : firsts) {
+            // every second row
+            ggml_tensor* rows =
+                ggml_view_2d(graph.ctx(), out, 4, first < 2 ? 3 : 2, 2 * out->nb[1], out->nb[1] * first);
+            graph.add(ggml_cpy(
+                graph.ctx(),
+                ggml_exp(graph.ctx(), ggml_view_2d(graph.ctx(), in, 4, rows->ne[1], in->nb[1], 0)), rows));
+        }
+        graph.allocate();
+    };
+    allocate({0, 1});
+    allocate({1, 2});
+    CHECK_THROWS(allocate({0, 2}), std::logic_error, "leaves it open whether");
+}
+
 TEST(several_devices_are_numbered) {
     CHECK_THROWS(csm::Device::open("gpu:9999", 1), csm::BackendError, "gpu:9999");
     CHECK_THROWS(csm::Device::open("gpu:x", 1), csm::BackendError, "is not known");

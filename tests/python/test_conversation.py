@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio, Segment, Turn, Voice
+from reference import devices
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_frames": 8}
 LINES = ["[0]How are you?", "[1]Fine, thanks!", "[0]Good.", "[1]And you? [0]Well."]
@@ -17,7 +18,7 @@ LINES = ["[0]How are you?", "[1]Fine, thanks!", "[0]Good.", "[1]And you? [0]Well
 
 @pytest.fixture(scope="module")
 def csm(path: Path) -> CSM:
-    return CSM.from_pretrained(path, device="cpu", threads=1)
+    return CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_wrong_use(csm: CSM) -> None:
 
 
 def test_a_conversation_gives_its_slot_back(path: Path) -> None:
-    csm = CSM.from_pretrained(path, device="cpu", threads=1, slots=1)
+    csm = CSM.from_pretrained(path, device=devices.SPEECH, threads=1, slots=1)
     for close in (True, False, True):
         talk = csm.conversation(**GREEDY)
         talk.say("Hi.")
@@ -227,8 +228,8 @@ def test_memory_is_given_back_after_a_while(
     path: Path, monkeypatch: pytest.MonkeyPatch, voices: list[Voice]
 ) -> None:
     monkeypatch.setattr("csm_ggml.speech.scheduler.IDLE_SECONDS", 0.05)
-    csm = CSM.from_pretrained(path, device="cpu", threads=1)
-    lively = CSM.from_pretrained(path, device="cpu", threads=1)
+    csm = CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
+    lively = CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
     rests: list[None] = []
     loop = csm.scheduler._runner.loop
     rest = loop.rest
@@ -250,7 +251,7 @@ def test_memory_is_given_back_after_a_while(
 
 
 def test_more_conversations_than_slots(csm: CSM, path: Path, voices: list[Voice]) -> None:
-    few = CSM.from_pretrained(path, device="cpu", threads=1, slots=2)
+    few = CSM.from_pretrained(path, device=devices.SPEECH, threads=1, slots=2)
     few.generate("Hi.", voice=voices, max_frames=1)  # Evaluates the voices.
     with ExitStack() as stack:
         talks = [

@@ -27,6 +27,7 @@ from csm_ggml.longform.pieces import split_pieces
 from csm_ggml.longform.reading import LongReading, trim_silence
 from csm_ggml.longform.recording import job_digest
 from fakes import say_nothing_of
+from reference import devices
 
 TEXT = """The first sentence is here. The second one follows it.
 
@@ -58,7 +59,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:left out")
 def csm(tmp_path_factory: pytest.TempPathFactory) -> CSM:
     out = tmp_path_factory.mktemp("model") / "tiny.gguf"
     make_random(out, preset="tiny", type="f32", seed=0, progress=False)
-    return CSM.from_pretrained(out, device="cpu", threads=1)
+    return CSM.from_pretrained(out, device=devices.SPEECH, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_pieces_are_as_long_as_the_model_file_says(tmp_path: Path) -> None:
     first = make_random(tmp_path / "x.gguf", piece_characters=80, progress=False).path
     quantize_file(first, tmp_path / "y.gguf", "q8_0", progress=False)
     for path in (first, tmp_path / "y.gguf"):
-        csm = CSM.from_pretrained(path, device="cpu", threads=1)
+        csm = CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
         assert csm.config["csm.generation.piece_characters"] == 80
         lengths = {
             most: max(

@@ -26,6 +26,7 @@ from csm_ggml.speech.utterance import WHOLE, ChunkSizes
 from csm_ggml.text.turns import Turn
 from csm_ggml.voices.prompt import EncodedSegment
 from fakes import HashEngine, letter_prompts, request, scheduler_of
+from reference import devices
 
 FRAME = ChunkSizes(1, 1)
 
@@ -512,12 +513,12 @@ def test_a_day_of_requests_leaves_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def csm(path: Path) -> CSM:
-    return CSM.from_pretrained(path, device="cpu", threads=2, slots=3)
+    return CSM.from_pretrained(path, device=devices.SPEECH, threads=2, slots=3)
 
 
 @pytest.fixture(scope="module")
 def expected(path: Path) -> Callable[[str, int, int], Audio]:
-    lone = CSM.from_pretrained(path, device="cpu", threads=1, slots=1)
+    lone = CSM.from_pretrained(path, device=devices.SPEECH, threads=1, slots=1)
 
     @cache
     def speak(text: str, seed: int, frames: int) -> Audio:
@@ -560,7 +561,7 @@ def test_pieces_of_a_prompt_change_nothing(path: Path, csm: CSM) -> None:
     context = [Segment(0, "What was said before.", codes=codes)]
     whole = csm.generate("Hi.", context=context, seed=1, max_frames=4)
     for rows in (1, LEAST_ROWS, 13, 50):
-        other = CSM.from_pretrained(path, device="cpu", threads=1)
+        other = CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
         other.scheduler._runner.loop.settings = replace(
             other.scheduler._runner.loop.settings, prefill_rows=rows
         )

@@ -11,6 +11,7 @@ from csm_ggml import CSM, Audio, _core
 from csm_ggml.speech.stop import StopDetector, StopRules, level_db, resolve_stop_rules, worst
 from csm_ggml.speech.utterance import ChunkSizes
 from fakes import END, FRAME_SIZE, ScriptedEngine, request, speak
+from reference import devices
 
 LOUD = float("inf")
 PINNED = [0.8902591466903687, 0.6719982624053955, 0.2474014163017273]
@@ -201,7 +202,7 @@ def test_codes_alone() -> None:
 
 @pytest.fixture(scope="module")
 def csm(path: Path) -> CSM:
-    return CSM.from_pretrained(path, device="cpu", threads=1)
+    return CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
 
 
 def test_silence_of_real_samples(csm: CSM) -> None:

@@ -15,6 +15,7 @@ from csm_ggml.loading.codec_probe import probe, same_codec
 from csm_ggml.speech.prefix import KEEP, PrefixCache
 from csm_ggml.text.turns import Turn
 from csm_ggml.voices.prompt import EncodedSegment
+from reference import devices
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_frames": 8}
 DRAWN: dict[str, Any] = {"seed": 3, "max_frames": 8}
@@ -24,12 +25,12 @@ DRAWN: dict[str, Any] = {"seed": 3, "max_frames": 8}
 def other(path: Path) -> CSM:
     out = path.with_name("other.gguf")
     make_random(out, preset="tiny", type="f32", seed=1, progress=False)
-    return CSM.from_pretrained(out, device="cpu", threads=1)
+    return CSM.from_pretrained(out, device=devices.SPEECH, threads=1)
 
 
 @pytest.fixture
 def csm(path: Path) -> CSM:
-    return CSM.from_pretrained(path, device="cpu", threads=1)
+    return CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_forgetting_keeps_the_voice(csm: CSM, voice: Voice) -> None:
 def test_a_file_with_its_prefix(csm: CSM, path: Path, sound: np.ndarray, tmp_path: Path) -> None:
     voice = csm.create_voice(sound, "What I say.", 3, prefix=True)
     voice.save(tmp_path / "x.voice")
-    fresh = CSM.from_pretrained(path, device="cpu", threads=1)
+    fresh = CSM.from_pretrained(path, device=devices.SPEECH, threads=1)
     loaded = Voice.load(tmp_path / "x.voice")
     assert "prefix of 'tiny.gguf'" in repr(loaded)
     audio = fresh.generate("Hi.", voice=loaded, **GREEDY)
@@ -202,7 +203,7 @@ def test_a_voice_of_another_codec_is_refused(
     with pytest.raises(ValueError, match=r"\(1920 samples a frame, 16000 Hz\) than .* 24000 Hz\)"):
         csm.generate("Hi.", voice=slower)
     quantized = quantize_file(path, tmp_path / "q.gguf", "q8_0", codec_type="f16", progress=False)
-    again = CSM.from_pretrained(quantized.path, device="cpu", threads=1)
+    again = CSM.from_pretrained(quantized.path, device=devices.SPEECH, threads=1)
     assert again.fingerprint != csm.fingerprint
     again.generate("Hi.", voice=voice, **GREEDY)
     csm.generate("Hi.", voice=again.create_voice(csm.decode(voice.codes), "Hi."), **GREEDY)
@@ -242,10 +243,10 @@ def test_fingerprints(csm: CSM, other: CSM, path: Path, tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     copy.write_bytes(data)
     load = CSM.from_pretrained
-    assert load(copy, device="cpu", threads=1).fingerprint == csm.fingerprint
+    assert load(copy, device=devices.SPEECH, threads=1).fingerprint == csm.fingerprint
     data[-3] ^= 1
     copy.write_bytes(data)
-    assert load(copy, device="cpu", threads=1).fingerprint != csm.fingerprint
+    assert load(copy, device=devices.SPEECH, threads=1).fingerprint != csm.fingerprint
 
 
 def test_files(voice: Voice, tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_the_cache_is_bounded(csm: CSM) -> None:
 
 def test_a_model_without_encoder_speaks_with_voices(voice: Voice, tmp_path: Path) -> None:
     make_random(tmp_path / "x.gguf", preset="tiny", encoder=False, progress=False)
-    csm = CSM.from_pretrained(tmp_path / "x.gguf", device="cpu", threads=1)
+    csm = CSM.from_pretrained(tmp_path / "x.gguf", device=devices.SPEECH, threads=1)
     assert len(csm.generate_codes("Hi.", voice=voice, **GREEDY)) == 8
     with pytest.raises(_core.ModelFormatError, match="holds no Mimi encoder"):
         csm.create_voice(np.zeros(1920), "Hi.")

@@ -17,6 +17,9 @@ TEST_DEVICE = os.environ.get("CSM_GGML_TEST_DEVICE") or None
 GPU_LIKE = [GENERIC, *([TEST_DEVICE] if TEST_DEVICE else [])]
 ALL = [CPU, *GPU_LIKE]
 
+# Where voices, conversations, long texts and the scheduler are tested.
+SPEECH = TEST_DEVICE or CPU
+
 
 def exact(device: str) -> bool:
     """Whether products of F32 matrices are computed in F32, and sums in an order of their own.
