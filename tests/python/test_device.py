@@ -216,15 +216,20 @@ def test_codec_streams(small: Recipe, model: Load, on_device: Load) -> None:
     np.testing.assert_allclose(got, wanted, atol=ROUNDING * np.abs(wanted).max())
 
 
-def test_the_device_runs_whole_graphs(on_device: Load) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "type"),
+    [(PLAIN4, "f32"), (WIDE, "f16")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_the_device_runs_whole_graphs(on_device: Load, recipe: Recipe, type: str) -> None:
     """Nothing is left to the CPU, which would cost two copies and a wait each.
 
-    In F16, as the table of all codes has 128 MB and more in F32, which lavapipe does not bind.
+    The wide layers in F16, as their table of codes has 128 MB in F32, which lavapipe does not bind.
     """
-    model = on_device("wide", "f16")
+    model = on_device(recipe.name, type)
     engine = _core.Engine(model, slots=2)
     assert engine.splits == {"prefill": 0, "step": 0}
-    prompt = scenes.context_prompt(WIDE)
+    prompt = scenes.context_prompt(recipe)
     slots = [
         engines.open_slot(engine, prompt, seed=1, **SAMPLED),
         engines.open_slot(engine, prompt, seed=2, **WITH_TOP_P),
@@ -234,7 +239,7 @@ def test_the_device_runs_whole_graphs(on_device: Load) -> None:
     engine.step(slots[:1])
     assert engine.splits["step"] == 1
     decoder, encoder = _core.MimiDecoder(model), _core.MimiEncoder(model)
-    samples = decoder.decode(scenes.codes(WIDE, "whole", 2))
+    samples = decoder.decode(scenes.codes(recipe, "whole", 2))
     encoder.encode(samples)
     assert (decoder.splits, encoder.splits) == (1, 1)
 
