@@ -139,9 +139,10 @@ def test_serve(monkeypatch: pytest.MonkeyPatch) -> None:
             assert answer.headers["x-csm-seed"] == "7"
         assert whole == csm.generate("Hello there.", seed=7, tags=False).pcm16().tobytes()
 
-        # Full: 429, and a wait.
+        # Full: 429 as the server has it everywhere, and a wait.
         codes: list[int] = []
         waits: list[int] = []
+        refusals: list[str] = []
 
         def ask() -> None:
             try:
@@ -151,6 +152,7 @@ def test_serve(monkeypatch: pytest.MonkeyPatch) -> None:
             except urllib.error.HTTPError as error:
                 waits.append(int(error.headers["Retry-After"]))
                 codes.append(error.code)
+                refusals.append(json.load(error)["error"]["code"])
 
         threads = [threading.Thread(target=ask) for _ in range(16)]
         for thread in threads:
@@ -160,6 +162,7 @@ def test_serve(monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(codes) == {200, 429}
         assert codes.count(200) >= 4
         assert min(waits) >= 1
+        assert set(refusals) == {"rate_limit_exceeded"}
 
         # A listener who leaves frees the slot.
         with request(long * 2) as answer:

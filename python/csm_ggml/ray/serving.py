@@ -22,7 +22,10 @@ from csm_ggml.server.settings import Settings
 from csm_ggml.speech.options import check_count
 from csm_ggml.speech.scheduler import QUEUE, SLOTS
 
-# A refused client may ask again after so many seconds; Serve cannot know better.
+# Requests that a full replica may be refusing at a time. The server refuses with its own error and a
+# wait that it has measured, and tells of itself when it is full; Serve refuses what comes beyond
+# these with a line of plain text, and with a wait that is a guess.
+_REFUSALS = 64
 _RETRY_SECONDS = 2
 # Beside the longest utterance, a replica that is to end needs this to let go of its model.
 _CLOSE_SECONDS = 10.0
@@ -49,8 +52,8 @@ def app(
 ) -> Any:
     """The speech server as an application of Ray Serve, for `serve.run` and `serve run`.
 
-    A replica takes requests when its model is loaded. As many requests as it has slots and places
-    in its queue are given to it; when all replicas are full, Serve answers 429.
+    A replica takes requests when its model is loaded; Serve gives each request to the less busy of
+    two. One whose slots and queue are full answers 429, as the server does everywhere.
 
     Args:
         model: As in `CSM.from_pretrained`; each replica loads it for itself.
@@ -67,7 +70,7 @@ def app(
         revision: As in `CSM.from_pretrained`.
         local_files_only: As in `CSM.from_pretrained`.
         slots: Utterances side by side in a replica.
-        queue: Requests that may wait in a replica, and before all of them.
+        queue: Requests that may wait in a replica.
         realtime: As in `CSM.from_pretrained`.
         watermark: As `CSM.watermark`.
 
@@ -121,8 +124,8 @@ def app(
         serve.ingress(build)(Speech),
         name="Speech",
         ray_actor_options={"num_cpus": num_cpus, "num_gpus": num_gpus},
-        max_ongoing_requests=slots + queue,
-        max_queued_requests=max(queue, slots),
+        max_ongoing_requests=slots + queue + _REFUSALS,
+        max_queued_requests=_REFUSALS,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=_RETRY_SECONDS),
         graceful_shutdown_wait_loop_s=_WAIT_LOOP_SECONDS,
         graceful_shutdown_timeout_s=settings.drain_seconds + _CLOSE_SECONDS,
