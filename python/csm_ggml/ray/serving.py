@@ -22,9 +22,9 @@ from csm_ggml.server.settings import Settings
 from csm_ggml.speech.options import check_count
 from csm_ggml.speech.scheduler import QUEUE, SLOTS
 
-# Requests that a full replica may be refusing at a time. The server refuses with its own error and a
-# wait that it has measured, and tells of itself when it is full; Serve refuses what comes beyond
-# these with a line of plain text, and with a wait that is a guess.
+# Requests that a full replica may be refusing at a time. The server refuses with its own error and
+# with a wait that it has measured, and tells of itself when it is full; Serve refuses what comes
+# beyond these with a line of plain text, and with a wait that is a guess.
 _REFUSALS = 64
 _RETRY_SECONDS = 2
 # Beside the longest utterance, a replica that is to end needs this to let go of its model.
