@@ -131,11 +131,11 @@ def test_a_turn_that_failed_was_never_said(
         talk.say(LINES[0])
         other.say(LINES[0])
 
-        def fail(_: object) -> float:
+        def fail(*_: object) -> None:
             raise ArithmeticError
 
         with monkeypatch.context() as patch:
-            patch.setattr("csm_ggml.speech.utterance.level_db", fail)
+            patch.setattr("csm_ggml.speech.utterance.Utterance.hear", fail)
             with pytest.raises(ArithmeticError):
                 talk.say("[1]Never mind.")
         assert [turn.text for turn in talk.turns] == ["How are you?"]

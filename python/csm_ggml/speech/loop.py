@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ SHORT_PROMPT = 32
 LONGEST_TICK = 1.2
 # A piece may in any case last this share of the step.
 LEAST_PIECE = 0.25
+_rank = attrgetter("rank")
 # How long a job whose caller does not read keeps a slot that another job waits for.
 PARK_SECONDS = 2.0
 # Saved caches of idle conversations that are kept; beyond this they are evaluated again.
@@ -86,7 +88,7 @@ class Loop:
         self._engine: Engine | None = None
         self._decoder: Decoder | None = None
         self._queue: list[Entry] = []
-        self._active: list[Entry] = []
+        self._active: list[Entry] = []  # by rank, as the queue
         self._parked: list[Entry] = []
         self._finishing: list[Entry] = []  # the engine has done with them, the codec has not
         self._held: OrderedDict[Dialogue, int] = OrderedDict()  # idle leases, the oldest first
@@ -101,7 +103,7 @@ class Loop:
 
     def add(self, entry: Entry) -> None:
         """Queue a job."""
-        insort(self._queue, entry, key=lambda entry: entry.rank)
+        insort(self._queue, entry, key=_rank)
         if entry.lease is not None:
             self._leases.add(entry.lease)
 
@@ -249,9 +251,11 @@ class Loop:
     # Coming
 
     def _admit(self, now: float) -> None:
+        if not self._queue and not self._parked:
+            return
         waiting = [entry for entry in self._parked if not entry.outbox.full]
         blocked = False
-        for entry in sorted([*self._queue, *waiting], key=lambda entry: entry.rank):
+        for entry in sorted([*self._queue, *waiting], key=_rank):
             has_slot = entry.lease is not None and entry.lease in self._held
             if (blocked and not has_slot) or not self._may_enter(entry):
                 continue
@@ -333,7 +337,7 @@ class Loop:
         if entry in self._parked:
             self._hear_before_touching(slot)
             self._parked.remove(entry)
-            self._active.append(entry)
+            insort(self._active, entry, key=_rank)
             entry.speaker.dialogue.take(self._engine, slot)
             if entry.stream is not None and self._decoder is not None:
                 self._decoder.load(slot, entry.stream)
@@ -346,7 +350,7 @@ class Loop:
             1e3 * (now - entry.request.asked),
         )
         self._queue.remove(entry)
-        self._active.append(entry)
+        insort(self._active, entry, key=_rank)
         dialogue = entry.lease or self._make_dialogue(entry.request)
         entry.utterance = Utterance(entry.request, dialogue, self._geometry, entry.chunks)
         entry.admitted = now
@@ -367,7 +371,7 @@ class Loop:
 
     def _plan(self, now: float) -> Work | None:
         speaking, prompts = [], []
-        for entry in sorted(self._active, key=lambda entry: entry.rank):
+        for entry in self._active:
             if not entry.speaker.ready:
                 prompts.append(entry)
                 entry.outbox.state = "prefilling"
@@ -388,13 +392,13 @@ class Loop:
         speaking = live + bulk
         if not speaking and not prompts:
             return None
-        waits = [entry.speaker for entry in prompts if not entry.live]
+        waits = [entry for entry in prompts if not entry.live]
         return Work(
-            prompts=[entry.speaker for entry in prompts],
+            prompts=prompts,
             rows=self._rows(speaking),
             short=SHORT_PROMPT if self.settings.prefill_rows is None else 0,
             short_rows=SHORT_PROMPT * (1 if self.settings.realtime else 2),
-            speaking=[entry.speaker for entry in speaking],
+            speaking=speaking,
             later=frozenset(waits if room <= len(bulk) else ()),
         )
 
@@ -436,16 +440,15 @@ class Loop:
             if not entry.outbox.done:
                 self._end(entry, error)
 
-    def _decode(self, frames: Iterable[Frame]) -> float:
+    def _decode(self, frames: Sequence[Frame]) -> float:
         if self._decoder is None:
             self._decoder = self._make_decoder(self.settings.slots)
         started, worked = time.perf_counter(), time.thread_time()
-        frames = list(frames)
         for frame in frames:
             if frame.attempt.heard == 0:
                 # Every turn starts from silence, as it would if its codes were decoded alone.
                 self._decoder.reset(frame.stream)
-        codes = np.stack([frame.codes[np.newaxis] for frame in frames])
+        codes = np.concatenate([frame.codes for frame in frames]).reshape(len(frames), 1, -1)
         samples = self._decoder.decode(codes, [frame.stream for frame in frames])
         seconds, worked = time.perf_counter() - started, time.thread_time() - worked
         for frame, own in zip(frames, samples, strict=True):
@@ -467,9 +470,8 @@ class Loop:
     def _take(self, work: Work, sound_seconds: float) -> None:
         """Take what the engine made, while the sound of the step before was made in so long."""
         self._end_failures()
-        entries = {entry.speaker: entry for entry in self._active}
-        for utterance, error in work.failed:
-            self._end(entries.pop(utterance), error)
+        for entry, error in work.failed:
+            self._end(entry, error)
         if work.prefill_rows and work.speaking and work.prefill_rows >= work.rows:
             self._fit_piece(work)
         if work.error is not None:
@@ -481,9 +483,9 @@ class Loop:
         if work.codes is not None:
             # The slower of the two is what a frame takes: with tiny models that is the sound.
             self.times.add(len(work.speaking), max(work.step_seconds, sound_seconds))
-            for utterance, codes in zip(work.speaking, work.codes, strict=True):
-                if utterance in entries:
-                    self._accept(entries[utterance], codes, work.step_seconds)
+            for entry, codes in zip(work.speaking, work.codes, strict=True):
+                if not entry.outbox.done:
+                    self._accept(entry, codes, work.step_seconds)
         for entry in list(self._active):
             if entry.speaker.finished:
                 self._active.remove(entry)

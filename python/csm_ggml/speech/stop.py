@@ -144,9 +144,12 @@ class StopDetector:
         if self._rules.loop_frames is None:
             return False
         looping = False
-        for i, before in enumerate(reversed(self._recent)):
-            self._matches[i] = self._matches[i] + 1 if before == code else 0
-            looping |= self._matches[i] + i + 1 >= self._rules.loop_frames
+        if code in self._recent:
+            for i, before in enumerate(reversed(self._recent)):
+                self._matches[i] = self._matches[i] + 1 if before == code else 0
+                looping |= self._matches[i] + i + 1 >= self._rules.loop_frames
+        else:  # as in most frames
+            self._matches = [0] * len(self._matches)
         self._recent.append(code)
         if len(self._recent) > len(self._matches):
             del self._recent[0]
@@ -155,8 +158,7 @@ class StopDetector:
 
 def level_db(samples: npt.NDArray[np.float32]) -> float:
     """Root mean square in dB of full scale; -inf for digital silence."""
-    wide = samples.astype(np.float64)
-    power = float(wide @ wide) / len(wide)
+    power = float(samples @ samples) / len(samples)
     return 10 * math.log10(power) if power > 0 else -math.inf
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,34 +11,34 @@ import numpy as np
 import numpy.typing as npt
 
 from csm_ggml.speech.engine import Engine
-from csm_ggml.speech.utterance import Utterance
+from csm_ggml.speech.entry import Entry
 
 
 @dataclass(eq=False)
 class Work:
-    """Prompts to go on with, and utterances of which a frame is made.
+    """Jobs whose prompts go on, and jobs of which a frame is made.
 
     Attributes:
         prompts: Oldest first.
         rows: Of prompts, at most, in all.
         short: A prompt of at most so many rows is evaluated whole, although `rows` may be less.
         short_rows: Rows of such prompts, at most, in all.
-        speaking: Utterances that are ready, and those of `prompts` that become ready.
-        later: Utterances of `prompts` that are to speak from the next step on at the earliest.
-        failed: Utterances whose prompt failed, and why.
-        codes: (utterances, codebooks) of `speaking`, in order.
+        speaking: Jobs that are ready, and those of `prompts` that become ready.
+        later: Jobs of `prompts` that are to speak from the next step on at the earliest.
+        failed: Jobs whose prompt failed, and why.
+        codes: (jobs, codebooks) of `speaking`, in order.
         error: Why the step failed.
         prefill_rows: Rows that were evaluated, in `prefill_seconds`.
         step_seconds: What the step took; 0 if there was none.
     """
 
-    prompts: list[Utterance]
+    prompts: list[Entry]
     rows: int
     short: int
     short_rows: int
-    speaking: list[Utterance]
-    later: frozenset[Utterance] = frozenset()
-    failed: list[tuple[Utterance, BaseException]] = field(default_factory=list)
+    speaking: list[Entry]
+    later: frozenset[Entry] = frozenset()
+    failed: list[tuple[Entry, BaseException]] = field(default_factory=list)
     codes: npt.NDArray[np.int32] | None = None
     error: BaseException | None = None
     prefill_rows: int = 0
@@ -49,43 +48,38 @@ class Work:
     def run(self, engine: Engine) -> None:
         """Do it."""
         started = time.perf_counter()
-        for utterance in self.prompts:
+        for entry in self.prompts:
             rows = max(0, self.rows - self.prefill_rows)
             short = self.short if self.prefill_rows + self.short <= self.short_rows else 0
             if not rows and not short:
                 break
             try:
-                self.prefill_rows += utterance.prefill(engine, rows, short)
+                self.prefill_rows += entry.speaker.prefill(engine, rows, short)
             except Exception as error:
-                self.failed.append((utterance, error))
+                self.failed.append((entry, error))
                 continue
-            if utterance.ready and utterance not in self.later:
-                self.speaking.append(utterance)
+            if entry.speaker.ready and entry not in self.later:
+                self.speaking.append(entry)
         prompted = time.perf_counter()
         self.prefill_seconds = prompted - started
         if not self.speaking:
             return
         try:
-            self.codes, _ = engine.step(_slots(self.speaking))
+            self.codes, _ = engine.step([entry.slot for entry in self.speaking])
         except Exception as error:
             self.error = error
         self.step_seconds = time.perf_counter() - prompted
-
-
-def _slots(utterances: Sequence[Utterance]) -> list[int]:
-    slots = []
-    for utterance in utterances:
-        assert utterance.dialogue.slot is not None
-        slots.append(utterance.dialogue.slot)
-    return slots
 
 
 class Worker:
     """A thread that does one piece of work at a time; without the thread, who asks does it."""
 
     def __init__(self) -> None:
-        self._wake = threading.Semaphore(0)
-        self._done = threading.Semaphore(0)
+        # Locks that one thread acquires and the other releases: nothing is cheaper to wait for.
+        self._wake = threading.Lock()
+        self._done = threading.Lock()
+        self._wake.acquire()
+        self._done.acquire()
         self._work: tuple[Work, Engine] | None = None
         self._thread: threading.Thread | None = None
 
