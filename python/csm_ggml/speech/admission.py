@@ -16,17 +16,18 @@ class StepTimes:
 
     def __init__(self) -> None:
         self._times: dict[int, deque[float]] = {}
-        self._medians: dict[int, float] = {}
+        self._medians: dict[int, float] = {}  # those that somebody has asked for
 
     def add(self, utterances: int, seconds: float) -> None:
         """Take note of a step."""
-        times = self._times.setdefault(utterances, deque(maxlen=_STEPS))
-        times.append(seconds)
-        self._medians[utterances] = median(times)
+        if utterances not in self._times:
+            self._times[utterances] = deque(maxlen=_STEPS)
+        self._times[utterances].append(seconds)
+        self._medians.pop(utterances, None)
 
     def seconds(self) -> dict[int, float]:
         """The median of the latest steps, by the number of utterances."""
-        return dict(sorted(self._medians.items()))
+        return {utterances: self._median(utterances) for utterances in sorted(self._times)}
 
     def predict(self, utterances: int) -> float:
         """How long a step with so many utterances will take; 0 before anything was measured.
@@ -34,34 +35,32 @@ class StepTimes:
         Between two measured sizes it is interpolated, beyond them continued with the slope of the
         nearest two.
         """
-        known = self._medians
+        known, seconds = self._times, self._median
         if utterances in known:
-            return known[utterances]
+            return seconds(utterances)
         below = [n for n in known if n < utterances]
         above = [n for n in known if n > utterances]
         if not below and not above:
             return 0.0
         if not below:
-            return known[min(above)]
+            return seconds(min(above))
         nearest = max(below)
         if above:
             following = min(above)
             share = (utterances - nearest) / (following - nearest)
-            return known[nearest] + share * (known[following] - known[nearest])
-        slope = _SLOPE * known[nearest]
+            return seconds(nearest) + share * (seconds(following) - seconds(nearest))
+        slope = _SLOPE * seconds(nearest)
         if len(below) > 1:
             before = sorted(below)[-2]
-            slope = max(0.0, (known[nearest] - known[before]) / (nearest - before))
-        return known[nearest] + slope * (utterances - nearest)
+            slope = max(0.0, (seconds(nearest) - seconds(before)) / (nearest - before))
+        return seconds(nearest) + slope * (utterances - nearest)
 
     def fits(self, utterances: int, limit: float) -> bool:
         """Whether a step with so many stays within a limit in seconds.
 
         At most one more than were measured: what two will take says little of what ten will.
         """
-        return utterances <= max(self._medians, default=0) + 1 and (
-            self.predict(utterances) <= limit
-        )
+        return utterances <= max(self._times, default=0) + 1 and (self.predict(utterances) <= limit)
 
     def most(self, limit: float, up_to: int) -> int:
         """The most utterances, at most so many, whose step stays within a limit in seconds."""
@@ -69,3 +68,9 @@ class StepTimes:
         while fits < up_to and self.predict(fits + 1) <= limit:
             fits += 1
         return fits
+
+    def _median(self, utterances: int) -> float:
+        found = self._medians.get(utterances)
+        if found is None:
+            found = self._medians[utterances] = median(self._times[utterances])
+        return found

@@ -129,25 +129,20 @@ class StopDetector:
             The finish reason if the turn is over with this frame.
         """
         self._frames += 1
-        if self._is_silent(level):
+        self._silent = self._silent + 1 if level < self._rules.silence_db else 0
+        if self._silent == self._rules.silence_frames:
             return "silence"
-        if self._repeats(int(codes[0])):
+        length = self._rules.loop_frames
+        if length is not None and self._repeats(int(codes[0]), length):
             return "loop"
         return "max_frames" if self._frames >= self._max_frames else None
 
-    def _is_silent(self, level: float) -> bool:
-        self._silent = self._silent + 1 if level < self._rules.silence_db else 0
-        wanted = self._rules.silence_frames
-        return wanted is not None and self._silent >= wanted
-
-    def _repeats(self, code: int) -> bool:
-        if self._rules.loop_frames is None:
-            return False
+    def _repeats(self, code: int, length: int) -> bool:
         looping = False
         if code in self._recent:
             for i, before in enumerate(reversed(self._recent)):
                 self._matches[i] = self._matches[i] + 1 if before == code else 0
-                looping |= self._matches[i] + i + 1 >= self._rules.loop_frames
+                looping |= self._matches[i] + i + 1 >= length
         else:  # as in most frames
             self._matches = [0] * len(self._matches)
         self._recent.append(code)
