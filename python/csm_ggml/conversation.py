@@ -10,7 +10,8 @@ from typing import Any
 
 from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.watermark import Watermark
-from csm_ggml.speech.options import SEED_LIMIT, check_count, resolve_seed
+from csm_ggml.limits import SEED_LIMIT, check_count
+from csm_ggml.speech.options import resolve_seed
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.resolve import Known, Resolver
 from csm_ggml.speech.scheduler import Scheduler

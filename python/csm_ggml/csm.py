@@ -27,6 +27,7 @@ from csm_ggml import _core
 from csm_ggml.audio.audio import Audio, output_format
 from csm_ggml.audio.watermark import Watermark
 from csm_ggml.conversation import Conversation
+from csm_ggml.limits import check_count, number
 from csm_ggml.loading import hub
 from csm_ggml.loading.model import Model
 from csm_ggml.loading.threads import default_threads
@@ -35,7 +36,7 @@ from csm_ggml.longform.reading import LongForm, LongReading, as_long_form, piece
 from csm_ggml.longform.recording import Progress, Recording, job_digest, record
 from csm_ggml.speech.batch import batch_options, batch_seeds
 from csm_ggml.speech.job import Job
-from csm_ggml.speech.options import GenerateOptions, check_count, number, resolve_seed
+from csm_ggml.speech.options import GenerateOptions, resolve_seed
 from csm_ggml.speech.request import Conditioning, Request
 from csm_ggml.speech.resolve import Known, Resolver
 from csm_ggml.speech.scheduler import QUEUE, SLOTS, Scheduler

@@ -20,11 +20,12 @@ from csm_ggml.books.folder import JobFolder
 from csm_ggml.books.plan import PlannedChapter, check_numbers, plan_book
 from csm_ggml.csm import CSM
 from csm_ggml.errors import NoSpeechError
+from csm_ggml.limits import SEED_LIMIT, number
 from csm_ggml.longform.journal import Journal, Record
 from csm_ggml.longform.pieces import Piece
 from csm_ggml.longform.reading import LongForm, LongReading, as_long_form
 from csm_ggml.longform.recording import as_record, hook_digest, job_digest, spoken
-from csm_ggml.speech.options import SEED_LIMIT, number, resolve_seed
+from csm_ggml.speech.options import resolve_seed
 from csm_ggml.speech.stop import FINISH_REASONS
 from csm_ggml.text.turns import Turn
 from csm_ggml.voices.voice import Voice, VoiceLike

@@ -23,7 +23,7 @@ from csm_ggml.books.subtitles import Cue, subtitles
 from csm_ggml.books.survey import Survey, survey
 from csm_ggml.books.tags import Tags, write_tags
 from csm_ggml.files import OutputFile, check_output, write_file
-from csm_ggml.speech.options import number
+from csm_ggml.limits import number
 
 CHAPTER_PAUSE = 2.0
 LOUDNESS = -18.0

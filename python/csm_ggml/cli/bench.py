@@ -282,6 +282,6 @@ def _list(text: str) -> list[str]:
 
 
 def _positive_list(text: str) -> list[int]:
-    from csm_ggml.speech.options import parse_option
+    from csm_ggml.limits import parse_option
 
     return [int(checked(lambda v: parse_option("batch_size", v))(value)) for value in _list(text)]

@@ -75,7 +75,7 @@ def option(name: str) -> Callable[[str], Any]:
     """The type of an argument that is an option of `GenerateOptions`, within its limits."""
 
     def parse(text: str) -> Any:
-        from csm_ggml.speech.options import parse_option
+        from csm_ggml.limits import parse_option
 
         return parse_option(name, text)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from csm_ggml._core import ModelFormatError
 from csm_ggml.fetching import Hub
-from csm_ggml.speech.options import check_count
+from csm_ggml.limits import check_count
 from csm_ggml.text.prompt_format import PromptFormat
 
 from . import hub_source

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csm_ggml.speech.options import check_count
+from csm_ggml.limits import check_count
 
 from . import types
 from .config import ModelConfig, from_metadata, to_metadata

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from csm_ggml.limits import MOST_THREADS
+
 _SYS_CPU = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
 
 ENVIRONMENT_VARIABLE = "CSM_GGML_THREADS"
-# More than any machine has cores; a number beyond it is a slip.
-MOST_THREADS = 1024
 
 
 def default_threads() -> int:

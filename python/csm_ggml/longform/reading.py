@@ -16,8 +16,8 @@ from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.audio.watermark import Watermark
 from csm_ggml.errors import ContextLengthError
+from csm_ggml.limits import SEED_LIMIT, check_count, number
 from csm_ggml.longform.pieces import Piece, split_pieces
-from csm_ggml.speech.options import SEED_LIMIT, check_count, number
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.resolve import Known, Resolver, speakers_of
 from csm_ggml.speech.scheduler import Scheduler

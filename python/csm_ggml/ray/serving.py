@@ -15,11 +15,11 @@ from ray.serve.config import BackpressureConfig
 
 from csm_ggml.audio.watermark import Watermark
 from csm_ggml.csm import CSM
+from csm_ggml.limits import check_count
 from csm_ggml.loading import hub
 from csm_ggml.ray.speaker import assigned_threads
 from csm_ggml.server.app import create_app
 from csm_ggml.server.settings import Settings
-from csm_ggml.speech.options import check_count
 from csm_ggml.speech.scheduler import QUEUE, SLOTS
 
 # Requests that a full replica may be refusing at a time. The server refuses with its own error and

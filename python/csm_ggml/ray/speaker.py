@@ -14,6 +14,7 @@ from typing import Any
 
 from csm_ggml.csm import BATCH_SIZE, CSM
 from csm_ggml.errors import NoSpeechError
+from csm_ggml.limits import check_count
 from csm_ggml.loading import hub
 from csm_ggml.loading.threads import default_threads
 from csm_ggml.ray.rows import (
@@ -25,7 +26,7 @@ from csm_ggml.ray.rows import (
     row_seed,
     spoken_columns,
 )
-from csm_ggml.speech.options import check_count, resolve_seed
+from csm_ggml.speech.options import resolve_seed
 
 # A row may have no id; then its text is it.
 _ID_COLUMN = "id"

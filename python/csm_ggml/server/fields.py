@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from csm_ggml.speech.options import LIMITS, SEED_LIMIT
+from csm_ggml.limits import LIMITS, SEED_LIMIT
 
 Name = Annotated[str, Field(max_length=200)]
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]

@@ -21,9 +21,9 @@ from csm_ggml.audio.audio import Audio
 from csm_ggml.audio.stats import Stats
 from csm_ggml.csm import CSM
 from csm_ggml.errors import NoSpeechError, QueueFull
+from csm_ggml.limits import SEED_LIMIT
 from csm_ggml.longform.reading import TRIM_DB, TRIM_KEEP_SECONDS, TRIM_WINDOW_SECONDS, LongForm
 from csm_ggml.speech.job import Job
-from csm_ggml.speech.options import SEED_LIMIT
 from csm_ggml.speech.stop import UNFIT, worst
 from csm_ggml.text.characters import clean, has_sound, one_line
 from csm_ggml.text.sentences import group, split_sentences

@@ -17,15 +17,10 @@ import numpy as np
 
 from csm_ggml.audio.recording import check_words
 from csm_ggml.errors import ContextLengthError
+from csm_ggml.limits import check_count
 from csm_ggml.loading.codec_probe import same_codec
 from csm_ggml.loading.model import Model
-from csm_ggml.speech.options import (
-    GenerateOptions,
-    check_count,
-    resolve_length,
-    resolve_sampling,
-    resolve_seed,
-)
+from csm_ggml.speech.options import GenerateOptions, resolve_length, resolve_sampling, resolve_seed
 from csm_ggml.speech.prefix import KVPrefix, PrefixCache
 from csm_ggml.speech.request import Conditioning, Request, Settings, check_fits
 from csm_ggml.speech.stop import resolve_stop_rules

@@ -21,6 +21,7 @@ from typing import Any
 
 from csm_ggml.audio.watermark import Watermark
 from csm_ggml.errors import BackendError, JobCancelled, QueueFull
+from csm_ggml.limits import number
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.log import logger
 from csm_ggml.speech.dialogue import Dialogue
@@ -29,7 +30,6 @@ from csm_ggml.speech.entry import PRIORITIES, Entry
 from csm_ggml.speech.job import Job, Outbox
 from csm_ggml.speech.loop import Loop, LoopSettings
 from csm_ggml.speech.meter import SchedulerStats
-from csm_ggml.speech.options import number
 from csm_ggml.speech.request import Conditioning, Request
 from csm_ggml.speech.utterance import WHOLE, ChunkSizes
 from csm_ggml.speech.worker import Worker

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.speech.options import number
+from csm_ggml.limits import number
 
 # Longer than a pause within a sentence; the codec's own silence lies between -60 and -80 dB.
 SILENCE_SECONDS = 3.0
