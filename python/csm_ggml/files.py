@@ -18,7 +18,7 @@ import stat
 import sys
 from collections.abc import Iterable
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 if sys.platform == "win32":
     import msvcrt
@@ -43,6 +43,35 @@ KINDS = {
     "picture": (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".eps"),
     "progress": (".progress",),
 }
+
+
+Own = TypeVar("Own", bound="Completed")
+
+
+class Completed:
+    """What a `with` block completes, or gives up after an error."""
+
+    def close(self) -> None:
+        """Complete it."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Give it up: its content does not matter any more."""
+        raise NotImplementedError
+
+    def __enter__(self: Own) -> Own:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
 
 
 class OutputFile:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from csm_ggml.audio.ogg import number_streams
 from csm_ggml.errors import AudioFileError
-from csm_ggml.files import Writable
+from csm_ggml.files import Completed, Writable
 
 # libsndfile's Vorbis encoder keeps a whole write on the stack; large ones overflow it.
 _WRITE_BLOCK = 1 << 16
@@ -25,7 +24,7 @@ _WRITE_BLOCK = 1 << 16
 T = TypeVar("T")
 
 
-class Encoder:
+class Encoder(Completed):
     """One mono sound on its way into a file. Use it in a `with` block."""
 
     def __init__(self, file: Writable, sample_rate: int, format: str, subtype: str) -> None:
@@ -85,27 +84,11 @@ class Encoder:
         if self._format.upper() == "OGG":
             number_streams(self._raw)
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Let go of the file, whose content does not matter any more."""
         self._file.closed = True
         self._worker.submit(self._sound.close)
         self._worker.shutdown()
-
-    def __enter__(self) -> Encoder:
-        """The encoder."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Complete the sound, or let go of the file after an error."""
-        if error is None:
-            self.close()
-        else:
-            self.abandon()
 
     def _run(self, work: Callable[[], T]) -> T:
         import soundfile

@@ -6,7 +6,6 @@ import io
 import os
 import struct
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ import numpy.typing as npt
 
 from csm_ggml.audio.audio import output_format, to_pcm16
 from csm_ggml.audio.encoder import Encoder
-from csm_ggml.files import OutputFile, check_output
+from csm_ggml.files import Completed, OutputFile, check_output
 
 # A WAV file whose length is not known yet claims the greatest one.
 _UNKNOWN = 0xFFFFFFFF
 
 
-class AudioWriter:
+class AudioWriter(Completed):
     """Mono audio into a file, chunk by chunk. Use it in a `with` block.
 
     A reader sees the file when it is complete: until then, and after any error, one that was there
@@ -105,26 +104,10 @@ class AudioWriter:
     def discard(self) -> None:
         """Drop what was written; a FIFO keeps it."""
         if self._encoder is not None:
-            self._encoder.abandon()
+            self._encoder.discard()
         if self._file is not None:
             self._file.discard()
         self._file = self._encoder = self._memory = None
-
-    def __enter__(self) -> AudioWriter:
-        """The writer."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Complete the file, or drop it after an error."""
-        if error is None:
-            self.close()
-        else:
-            self.discard()
 
     def _encode_into(self, file: OutputFile | io.BytesIO) -> Encoder:
         return Encoder(file, self._sample_rate, self._format, self._subtype)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from csm_ggml.books.extras import import_av
 from csm_ggml.errors import AudioFileError
+from csm_ggml.files import Completed
 
 # Extension: FFmpeg's names of container and encoder, bits per second unless asked for otherwise.
 FORMATS = {
@@ -56,7 +56,7 @@ def check_format(path: str | os.PathLike[str]) -> str:
     return extension
 
 
-class BookEncoder:
+class BookEncoder(Completed):
     """16-bit mono sound on its way into a file. Use it in a `with` block."""
 
     def __init__(
@@ -135,18 +135,6 @@ class BookEncoder:
         finally:
             self._container.close()
 
-    def __enter__(self) -> BookEncoder:
-        """The encoder."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Complete the file; after an error it stays as it is."""
-        if error is None:
-            self.close()
-        else:
-            self._container.close()
+    def discard(self) -> None:
+        """Let go of the file, which stays as it is."""
+        self._container.close()
