@@ -27,3 +27,8 @@ def exact(device: str) -> bool:
     ggml's Vulkan backend multiplies them in F16 unless GGML_VK_DISABLE_F16 is set.
     """
     return device in (CPU, GENERIC) or os.environ.get("GGML_VK_DISABLE_F16") == "1"
+
+
+def rounds_alike(device: str) -> bool:
+    """Whether samples are the same bits in whatever pieces and batches a stream is decoded."""
+    return device in (CPU, GENERIC)
