@@ -2,7 +2,7 @@
 
 Usage: python tools/manylinux_wheel.py [-o dist] [--glibc 2.28]
 
-Takes an hour of a core, as ggml is compiled once for each generation of processors. The wheel is
+It takes long, as ggml is compiled once for each generation of processors. The wheel is
 for the Python and the processor architecture that it is made with. `.github/workflows/wheels.yml`
 makes those that are published; this is for trying one, or for a machine of one's own.
 """

@@ -92,8 +92,8 @@ void set_python_log(const py::object& function) {
 }  // namespace
 
 void register_backend(py::module_& m) {
-    m.def("set_backend_dir", &load_backends, py::arg("path"),
-          "Load ggml's backend libraries from this folder; a no-op in builds with a linked-in ggml.");
+    m.def("set_backend_dir", &load_backends, py::arg("path"), py::call_guard<py::gil_scoped_release>(),
+          "Load ggml's backend libraries from this folder, once; a no-op in builds with a linked-in ggml.");
     m.def("set_log", &set_python_log, py::arg("function"),
           "Where ggml's messages go: function(level, message), the level as in Python's logging; None: "
           "warnings and errors to standard error.");

@@ -1,6 +1,7 @@
 // AVX2: Intel since Haswell, AMD since Zen.
 #include "kernels/instruction_sets.h"
 #include "kernels/target.h"
+#include "runtime/processor.h"
 
 namespace csm {
 
@@ -39,9 +40,7 @@ namespace {
 CSM_TARGET_END
 
 std::optional<Kernels> find_avx2() {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-        return std::nullopt;
+    if (!processor_has("avx2") || !processor_has("fma") || !processor_has("f16c")) return std::nullopt;
     return Kernels{"avx2",       avx2::units,      avx2::run,         avx2::elu_array,
                    avx2::attend, avx2::multiply,   avx2::quantize,    avx2::rms_norm,
                    avx2::swiglu, avx2::float_peak, avx2::integer_peak};

@@ -1,6 +1,7 @@
 // AVX-512 without integer dot products (Skylake-X), and what every AVX-512 set shares.
 #include "kernels/instruction_sets.h"
 #include "kernels/target.h"
+#include "runtime/processor.h"
 
 namespace csm {
 
@@ -39,11 +40,9 @@ namespace {
 CSM_TARGET_END
 
 std::optional<Kernels> find_avx512() {
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-        !__builtin_cpu_supports("f16c") || !__builtin_cpu_supports("avx512f") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq") ||
-        !__builtin_cpu_supports("avx512bw"))
+    if (!processor_has("avx2") || !processor_has("fma") || !processor_has("f16c") ||
+        !processor_has("avx512f") || !processor_has("avx512vl") || !processor_has("avx512dq") ||
+        !processor_has("avx512bw"))
         return std::nullopt;
     return Kernels{"avx512",       avx512::units,      avx512::run,         avx512::elu_array,
                    avx512::attend, avx512::multiply,   avx512::quantize,    avx512::rms_norm,

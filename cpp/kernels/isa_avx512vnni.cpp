@@ -1,6 +1,7 @@
 // AVX-512 with integer dot products: Intel since Ice Lake, AMD since Zen 4.
 #include "kernels/instruction_sets.h"
 #include "kernels/target.h"
+#include "runtime/processor.h"
 
 namespace csm {
 
@@ -29,7 +30,7 @@ CSM_TARGET_END
 
 std::optional<Kernels> find_avx512vnni() {
     std::optional<Kernels> kernels = find_avx512();
-    if (!kernels || !__builtin_cpu_supports("avx512vnni")) return std::nullopt;
+    if (!kernels || !processor_has("avx512vnni")) return std::nullopt;
     kernels->name = "avx512vnni";
     kernels->multiply = avx512vnni::multiply;
     kernels->integer_peak = avx512vnni::integer_peak;

@@ -1,6 +1,7 @@
 // AVX2 with integer dot products of 256 bits: Intel since the 12th generation, AMD since Zen 5.
 #include "kernels/instruction_sets.h"
 #include "kernels/target.h"
+#include "runtime/processor.h"
 
 namespace csm {
 
@@ -30,7 +31,7 @@ CSM_TARGET_END
 
 std::optional<Kernels> find_avxvnni() {
     std::optional<Kernels> kernels = find_avx2();
-    if (!kernels || !__builtin_cpu_supports("avxvnni")) return std::nullopt;
+    if (!kernels || !processor_has("avxvnni")) return std::nullopt;
     kernels->name = "avxvnni";
     kernels->multiply = avxvnni::multiply;
     kernels->integer_peak = avxvnni::integer_peak;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <tuple>
 
@@ -64,7 +65,11 @@ bool is_gpu(const std::string& name, size_t& number) {
 
 void load_backends(const std::string& folder) {
 #if defined(CSM_GGML_BACKEND_DL)
-    ggml_backend_load_all_from_path(folder.c_str());
+    // ggml lists the devices of a library once for each time that it is loaded.
+    static std::mutex mutex;
+    static std::set<std::string> loaded;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (loaded.insert(folder).second) ggml_backend_load_all_from_path(folder.c_str());
 #else
     (void)folder;
 #endif

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import subprocess
 import sys
 import textwrap
@@ -49,6 +51,36 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def check(code: str, *arguments: object) -> None:
     done = run(code, *arguments)
     assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
+
+
+def test_backends_are_loaded_once_whoever_asks() -> None:
+    # Release wheels load them; ggml lists the devices of a library again when it is loaded again.
+    check("""
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+
+        folder = str(Path(_core.__file__).parent)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _: _core.set_backend_dir(folder), range(32)))
+        names = [device["name"] for device in _core.devices()]
+        assert "CPU" in names
+        assert len(names) == len(set(names)), names
+    """)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="reads an x86's /proc/cpuinfo"
+)
+def test_kernels_are_those_of_the_processor() -> None:
+    # whatever the compiler's own library says of it
+    found = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    assert found is not None
+    flags = set(found[1].split())
+    avx2 = {"avx2", "fma", "f16c"}
+    avx512 = avx2 | {"avx512f", "avx512vl", "avx512dq", "avx512bw"}
+    needs = {"avx2": avx2, "avx512": avx512, "avx512vnni": avx512 | {"avx512_vnni"}}
+    expected = {name for name, needed in needs.items() if needed <= flags}
+    assert expected == needs.keys() & set(_core.instruction_sets())
 
 
 @pytest.mark.parametrize(
