@@ -252,7 +252,7 @@ void packed_tile(const uint8_t* w, int64_t columns, const uint8_t* x, float* out
             load_scales<Type>(w, v, scales);
             const uint8_t *lines = w + kLayout.header + v * CSM_LANES * 4, *activations = x;
             for (int block = 0; block < kBlocks; block += 2) {
-                if (T > kOwnPrefetch && v == 0) {
+                if (v == 0) {
                     for (size_t at = 0; at < kPairBytes; at += 64)
                         __builtin_prefetch(lines + kPrefetchBytes + at);
                 }
