@@ -12,17 +12,22 @@ SlotSettings settings(uint64_t seed, uint32_t attempt, float temperature, int to
     return {seed, attempt, {temperature, top_p, top_k}, {depth_temperature, depth_top_p, depth_top_k}};
 }
 
+Rows rows_of(const Engine& engine, const Array<int32_t>& text, const Array<int32_t>& audio) {
+    const int codebooks = engine.model().csm().codebooks;
+    if (text.ndim() != 1 || audio.ndim() != 2 || audio.shape(0) != text.shape(0) ||
+        audio.shape(1) != codebooks) {
+        throw ArgumentError(cat("expected text (n,) and audio (n, ", codebooks, ")"));
+    }
+    return {text.data(), audio.data(), static_cast<int>(text.shape(0))};
+}
+
 py::object append(Engine& engine, int slot, const Array<int32_t>& text, const Array<int32_t>& audio,
                   bool return_logits) {
     const auto& c = engine.model().csm();
-    if (text.ndim() != 1 || audio.ndim() != 2 || audio.shape(0) != text.shape(0) ||
-        audio.shape(1) != c.codebooks) {
-        throw ArgumentError(cat("expected text (n,) and audio (n, ", c.codebooks, ")"));
-    }
+    const Rows rows = rows_of(engine, text, audio);
     std::vector<float> logits;
     int evaluated = 0;
     {
-        const Rows rows{text.data(), audio.data(), static_cast<int>(text.shape(0))};
         const py::gil_scoped_release release;
         evaluated = engine.append(slot, rows, return_logits ? &logits : nullptr);
     }
@@ -30,8 +35,11 @@ py::object append(Engine& engine, int slot, const Array<int32_t>& text, const Ar
     return to_array(std::move(logits), {evaluated, c.codes});
 }
 
-py::tuple step(Engine& engine, const std::vector<int>& slots, const std::optional<Array<int32_t>>& forced,
-               bool return_logits) {
+// A slot, and text and audio of rows.
+using Prompt = std::tuple<int, Array<int32_t>, Array<int32_t>>;
+
+py::tuple step(Engine& engine, const std::vector<int>& slots, const std::optional<Prompt>& prompt,
+               const std::optional<Array<int32_t>>& forced, bool return_logits) {
     const auto& c = engine.model().csm();
     const auto n = static_cast<py::ssize_t>(slots.size());
     if (forced && (forced->ndim() != 2 || forced->shape(0) != n || forced->shape(1) != c.codebooks)) {
@@ -41,11 +49,16 @@ py::tuple step(Engine& engine, const std::vector<int>& slots, const std::optiona
     std::vector<float> logits(return_logits ? static_cast<size_t>(n) * static_cast<size_t>(c.codebooks) *
                                                   static_cast<size_t>(c.codes)
                                             : 0);
+    Engine::Piece piece{};
+    if (prompt) {
+        const auto& [slot, text, audio] = *prompt;
+        piece = {slot, rows_of(engine, text, audio)};
+    }
     {
         const int32_t* forced_data = forced ? forced->data() : nullptr;
         const py::gil_scoped_release release;
         engine.step(slots.data(), static_cast<int>(n), forced_data, codes.data(),
-                    return_logits ? logits.data() : nullptr);
+                    return_logits ? logits.data() : nullptr, prompt ? &piece : nullptr);
     }
     py::object out_logits = py::none();
     if (return_logits) out_logits = to_array(std::move(logits), {n, c.codebooks, c.codes});
@@ -90,10 +103,10 @@ void register_engine(py::module_& m) {
              py::arg("return_logits") = false,
              "Append prompt rows; the last stays pending. With return_logits, the c0 logits of every row "
              "evaluated by this call.")
-        .def("step", &step, py::arg("slots"), py::kw_only(), py::arg("forced") = py::none(),
-             py::arg("return_logits") = false,
+        .def("step", &step, py::arg("slots"), py::kw_only(), py::arg("prompt") = py::none(),
+             py::arg("forced") = py::none(), py::arg("return_logits") = false,
              "One frame for each of the slots in one graph: codes (len(slots), codebooks) and, if asked for, "
-             "the logits.")
+             "the logits. prompt: a slot that is not among them, and the rows to append to it meanwhile.")
         .def("position", &Engine::position, py::arg("slot"),
              "Rows of the slot so far, the pending one included.")
         .def("rewind", &Engine::rewind, py::arg("slot"), py::arg("rows"),

@@ -28,19 +28,19 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
       pool_(device, 32 + KvCache::tensors(config.depth)),
       graph_(device, max_nodes(config)),
       sampler_(pool_, *device, config.codes, config.codebooks, shape.batch) {
-    const int batch = shape.batch, codebooks = config.codebooks;
+    const int batch = shape.batch, rows = batch + shape.prompt, codebooks = config.codebooks;
     ggml_context* ctx = pool_.ctx();
-    audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * batch);
-    text_ids_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
+    audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * rows);
+    text_ids_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, rows);
     if (!device->runs_own_nodes()) {
         audio_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
         text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
     }
-    positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
-    cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, batch);
+    positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, rows);
+    cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, rows);
     const bool any_slots = attends_itself(*device, config.backbone, cache.k.front()->type);
     if (any_slots) {
-        slots_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, batch);
+        slots_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, rows);
     } else {
         mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
     }
@@ -56,12 +56,13 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     depth_cache_ = KvCache(pool_, config.depth, codebooks, batch, depth_type);
     pool_.allocate();
 
-    const auto n = static_cast<size_t>(batch), per_code = n * static_cast<size_t>(codebooks);
-    inputs_ = {std::vector<int32_t>(per_code),
-               std::vector<int32_t>(n),
-               std::vector<int32_t>(n),
-               std::vector<int32_t>(any_slots ? n : 0),
-               std::vector<int64_t>(n),
+    const auto n = static_cast<size_t>(batch), all = static_cast<size_t>(rows),
+               per_code = n * static_cast<size_t>(codebooks);
+    inputs_ = {std::vector<int32_t>(all * static_cast<size_t>(codebooks)),
+               std::vector<int32_t>(all),
+               std::vector<int32_t>(all),
+               std::vector<int32_t>(any_slots ? all : 0),
+               std::vector<int64_t>(all),
                std::vector<ggml_fp16_t>(any_slots ? 0 : n * static_cast<size_t>(shape.keys)),
                std::vector<float>(2 * n * kSettingsWidth),
                std::vector<float>(per_code),
@@ -69,11 +70,11 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
 
     // constants of the depth decoder: its positions restart at 0 with every frame
     std::vector<int32_t> positions, pair_positions;
-    std::vector<int64_t> rows, pair_rows;
+    std::vector<int64_t> depth_rows, pair_rows;
     for (int p = 0; p < codebooks; ++p) {
         for (int b = 0; b < batch; ++b) {
             positions.push_back(p);
-            rows.push_back(int64_t{b} * codebooks + p);
+            depth_rows.push_back(int64_t{b} * codebooks + p);
         }
     }
     for (int b = 0; b < batch; ++b) {
@@ -85,7 +86,7 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     const ggml_fp16_t seen = ggml_fp32_to_fp16(0.0f), hidden = ggml_fp32_to_fp16(-INFINITY);
     sampler_.upload_constants();
     upload_columns(depth_positions_, positions.data(), batch);
-    upload_columns(depth_rows_, rows.data(), batch);
+    upload_columns(depth_rows_, depth_rows.data(), batch);
     upload_all(pair_positions_, pair_positions);
     upload_all(pair_rows_, pair_rows);
     upload_all(pair_mask_, std::vector<ggml_fp16_t>{seen, hidden, seen, seen});
@@ -94,8 +95,8 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     graph_.allocate();
 }
 
-// The pending row of each sequence, {D, batch}. Without a node of our own each is embedded as text and as
-// audio, and the gates say which of the two it is.
+// The pending row of each sequence, and the prompt's, {D, rows}. Without a node of our own each is embedded
+// as text and as audio, and the gates say which of the two it is.
 ggml_tensor* FrameGraph::build_input(const CsmConfig& c, const CsmWeights& w) {
     if (text_gate_ == nullptr)
         return build_embedding(graph_, w.text_embd, w.audio_embd, text_ids_, audio_rows_);
@@ -160,7 +161,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     AttentionPass pass;
     pass.cache = &cache;
     pass.first_slot = shape_.first_slot;
-    pass.batch = batch;
+    pass.batch = batch + shape_.prompt;  // a prompt's rows, too, each name their slot
     pass.keys = shape_.keys;
     pass.rows = cache_rows_;
     pass.positions = positions_;
@@ -168,6 +169,7 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
     pass.mask = mask_;
     pass.causal = slots_ != nullptr;
     ggml_tensor* h = build_transformer(graph_, c.backbone, w.backbone, pass, build_input(c, w));
+    if (shape_.prompt > 0) h = ggml_view_2d(ctx, h, c.backbone.width, batch, h->nb[1], 0);
     h = build_norm(graph_, c.backbone, h, w.backbone_norm, nullptr, {});
     ggml_tensor* codes = draw(sampler, h, 0, c, w);
 

@@ -2,6 +2,8 @@
 // run the depth decoder over its positions with a sampler after each head, and leave all codes in one tensor.
 // Nothing returns to the host in between; inputs and results have fixed addresses, so that the graph is built
 // once and replayed.
+//
+// Rows of a prompt may go through the backbone with them, so that its weights are read once for both.
 #pragma once
 
 #include <memory>
@@ -18,25 +20,27 @@ class FrameGraph {
     struct Shape {
         int first_slot;  // sequence b uses slot first_slot + b of the backbone's cache
         int batch;
-        int keys;  // cache rows that attention reads
+        int prompt;  // rows of a prompt beside them; only where attention takes any slots
+        int keys;    // cache rows that attention reads
         bool logits;
         SamplerNeeds needs;  // where samplers are composed
         bool operator==(const Shape& o) const {
-            return first_slot == o.first_slot && batch == o.batch && keys == o.keys && logits == o.logits &&
-                   needs == o.needs;
+            return first_slot == o.first_slot && batch == o.batch && prompt == o.prompt && keys == o.keys &&
+                   logits == o.logits && needs == o.needs;
         }
     };
 
     FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, const CsmWeights& weights,
                const KvCache& cache, Shape shape);
 
-    // Everything one run needs, per sequence in batch order; the vectors are sized by the constructor.
+    // Everything one run needs; the vectors are sized by the constructor. What is said of rows is that of
+    // each sequence in batch order, then of the prompt's.
     struct Inputs {
-        std::vector<int32_t> audio_rows;  // codebooks * batch rows of the audio table
-        std::vector<int32_t> text_ids;    // batch; -1 where the pending row is audio
-        std::vector<int32_t> positions;   // batch
-        std::vector<int32_t> slots;       // batch, if attention takes any slots
-        std::vector<int64_t> cache_rows;  // batch
+        std::vector<int32_t> audio_rows;  // codebooks * rows: of the audio table
+        std::vector<int32_t> text_ids;    // rows; -1 where the row is audio
+        std::vector<int32_t> positions;   // rows
+        std::vector<int32_t> slots;       // rows, if attention takes any slots
+        std::vector<int64_t> cache_rows;  // rows
         std::vector<ggml_fp16_t> mask;    // keys * batch, if not
         std::vector<float> settings;      // 2 * kSettingsWidth rows of batch
         std::vector<float> uniforms;      // codebooks rows of batch

@@ -16,6 +16,8 @@ namespace {
 // a sequence that is only passed through as much as one that speaks.
 constexpr size_t kMaxGraphs = 16;
 constexpr int kMaxSlots = 1024;
+// Rows of a prompt that go through the backbone in a step: with more the weights' reading is a small part.
+constexpr int kMostPromptRows = 64;
 
 class Stopwatch {
  public:
@@ -130,10 +132,8 @@ void Engine::rewind(int slot, int rows) {
     s.codes.clear();
 }
 
-int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
-    Slot& s = slot_at(slot);
+void Engine::check_rows(int slot, const Rows& rows) const {
     const CsmConfig& c = model_->csm();
-    if (rows.count < 1) return 0;
     for (int i = 0; i < rows.count; ++i) {
         if (rows.text[i] >= c.text_vocab)
             throw ArgumentError(
@@ -152,24 +152,45 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
         throw ArgumentError(cat(rows.count, " rows do not fit into slot ", slot, ": ", have, " of ", context_,
                                 " rows are taken"));
     }
+}
 
-    // the pending row and all new ones but the last
-    std::vector<int32_t> text, audio;
+// The pending row and all new ones but the last.
+Engine::Due Engine::due(const Slot& s, const Rows& rows) const {
+    const auto codebooks = static_cast<size_t>(model_->csm().codebooks);
+    Due out;
     if (s.pending()) {
-        text.push_back(s.text);
-        audio.insert(audio.end(), s.codes.begin(), s.codes.end());
-        audio.resize(static_cast<size_t>(c.codebooks));
+        out.text.push_back(s.text);
+        out.audio.insert(out.audio.end(), s.codes.begin(), s.codes.end());
+        out.audio.resize(codebooks);
     }
-    text.insert(text.end(), rows.text, rows.text + rows.count - 1);
-    audio.insert(audio.end(), rows.audio, rows.audio + int64_t{rows.count - 1} * c.codebooks);
+    const int n = rows.count - 1;
+    out.text.insert(out.text.end(), rows.text, rows.text + n);
+    out.audio.insert(out.audio.end(), rows.audio, rows.audio + static_cast<size_t>(n) * codebooks);
+    return out;
+}
+
+// The last of the rows becomes pending.
+void Engine::keep_last(Slot& s, const Rows& rows) const {
+    const int64_t codebooks = model_->csm().codebooks, last = rows.count - 1;
+    s.text = std::max(rows.text[last], -1);
+    s.codes.clear();
+    if (s.text < 0) s.codes.assign(rows.audio + last * codebooks, rows.audio + (last + 1) * codebooks);
+}
+
+int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
+    Slot& s = slot_at(slot);
+    const CsmConfig& c = model_->csm();
+    if (rows.count < 1) return 0;
+    check_rows(slot, rows);
+    const Due due = this->due(s, rows);
 
     const Stopwatch watch;
-    const int total = static_cast<int>(text.size());
+    const int total = due.count();
     if (logits) logits->resize(static_cast<size_t>(total) * static_cast<size_t>(c.codes));
     for (int done = 0; done < total;) {
         const int n = std::min(prefill_chunk(*model_->device(), c, cache_, s.evaluated), total - done);
         graphs_of_.prefill = prefill(model_->device(), c, model_->csm_weights(), cache_, slot, s.evaluated,
-                                     {text.data() + done, audio.data() + int64_t{done} * c.codebooks, n},
+                                     due.from(done, n, c.codebooks),
                                      logits ? logits->data() + int64_t{done} * c.codes : nullptr);
         s.evaluated += n;
         touch(slot);
@@ -177,13 +198,7 @@ int Engine::append(int slot, const Rows& rows, std::vector<float>* logits) {
     }
     timings_.prefill_s += watch.seconds();
     timings_.prefill_rows += total;
-    s.text = rows.text[rows.count - 1];
-    s.codes.clear();
-    if (s.text < 0) {
-        s.text = -1;
-        s.codes.assign(rows.audio + int64_t{rows.count - 1} * c.codebooks,
-                       rows.audio + int64_t{rows.count} * c.codebooks);
-    }
+    keep_last(s, rows);
     return total;
 }
 
@@ -221,6 +236,24 @@ void Engine::fill(FrameGraph::Inputs& in, size_t b, const FrameGraph::Shape& sha
     }
 }
 
+// Inputs of a prompt's rows, which follow the sequences.
+void Engine::fill_prompt(FrameGraph::Inputs& in, int batch, int number, const Due& rows) {
+    const auto codebooks = static_cast<size_t>(model_->csm().codebooks);
+    const auto page = static_cast<int32_t>(model_->csm_weights().audio_page);
+    for (size_t row = 0; row < rows.text.size(); ++row) {
+        const size_t b = static_cast<size_t>(batch) + row;
+        const bool is_text = rows.text[row] >= 0;
+        in.text_ids[b] = is_text ? rows.text[row] : -1;
+        in.positions[b] = slots_[static_cast<size_t>(number)].evaluated + static_cast<int32_t>(row);
+        in.cache_rows[b] = int64_t{number} * cache_.capacity + in.positions[b];
+        in.slots[b] = number;
+        for (size_t i = 0; i < codebooks; ++i) {
+            in.audio_rows[b * codebooks + i] =
+                static_cast<int32_t>(i) * page + (is_text ? 0 : rows.audio[row * codebooks + i]);
+        }
+    }
+}
+
 // The slot of each sequence of a step over these slots, in the order of the batch. Where they have to follow
 // each other the batch passes through all between the lowest and the highest.
 std::vector<int> Engine::sequences(const int* slots, int n) const {
@@ -244,7 +277,8 @@ SamplerNeeds Engine::needs(const int* slots, int n, const int32_t* forced) const
     return needs;
 }
 
-void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits) {
+void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits,
+                  const Piece* piece) {
     if (n < 1) return;
     const CsmConfig& c = model_->csm();
     std::vector<int> index_of(slots_.size(), -1);
@@ -267,11 +301,27 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
                 throw ArgumentError(cat("forced code ", forced[i], " is outside 0..", c.audio_vocab - 1));
         }
     }
+    Due prompt;
+    if (piece && piece->rows.count > 0) {
+        const Slot& s = slot_at(piece->slot);
+        if (index_of[static_cast<size_t>(piece->slot)] >= 0)
+            throw ArgumentError(cat("slot ", piece->slot, " stands in a step and is given rows in it"));
+        check_rows(piece->slot, piece->rows);
+        prompt = due(s, piece->rows);
+        if (!any_slots_ || prompt.count() > kMostPromptRows) {
+            append(piece->slot, piece->rows, nullptr);
+            piece = nullptr;
+            prompt = {};
+        }
+    }
 
     const Stopwatch watch;
     const std::vector<int> members = sequences(slots, n);
-    const FrameGraph::Shape shape{any_slots_ ? 0 : members.front(), static_cast<int>(members.size()),
-                                  any_slots_ ? 0 : cache_.bucket(rows), logits != nullptr,
+    const FrameGraph::Shape shape{any_slots_ ? 0 : members.front(),
+                                  static_cast<int>(members.size()),
+                                  prompt.count(),
+                                  any_slots_ ? 0 : cache_.bucket(rows),
+                                  logits != nullptr,
                                   needs(slots, n, forced)};
     FrameGraph& graph = graphs_.get(shape, [&] {
         return std::make_unique<FrameGraph>(model_->device(), c, model_->csm_weights(), cache_, shape);
@@ -282,6 +332,7 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
              i >= 0 ? &slots_[static_cast<size_t>(members[b])] : nullptr,
              forced && i >= 0 ? forced + int64_t{i} * c.codebooks : nullptr);
     }
+    if (shape.prompt > 0) fill_prompt(graph.inputs(), shape.batch, piece->slot, prompt);
     const auto per_sequence = static_cast<size_t>(c.codebooks) * static_cast<size_t>(c.codes);
     std::vector<int32_t> drawn(members.size() * static_cast<size_t>(c.codebooks));
     std::vector<float> all_logits(logits ? per_sequence * members.size() : 0);
@@ -302,6 +353,13 @@ void Engine::step(const int* slots, int n, const int32_t* forced, int32_t* codes
         if (logits)
             std::copy_n(&all_logits[b * per_sequence], per_sequence,
                         logits + static_cast<size_t>(i) * per_sequence);
+    }
+    if (piece && piece->rows.count > 0) {
+        Slot& s = slot_at(piece->slot);
+        s.evaluated += prompt.count();
+        touch(piece->slot);
+        timings_.prefill_rows += prompt.count();
+        keep_last(s, piece->rows);
     }
     timings_.step_s += watch.seconds();
     timings_.steps += 1;

@@ -67,9 +67,16 @@ class Engine {
     // Appends rows; returns the number evaluated by this call. logits, if not null: receives codes *
     // evaluated values.
     int append(int slot, const Rows& rows, std::vector<float>* logits);
+    // Rows for a slot.
+    struct Piece {
+        int slot;
+        Rows rows;
+    };
     // One frame for each of n slots: codes (n x codebooks). forced (same shape; may be null): codes >= 0
-    // replace drawn ones. logits (may be null): n x codebooks x codes.
-    void step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits);
+    // replace drawn ones. logits (may be null): n x codebooks x codes. piece (may be null): is appended to a
+    // slot that is not among them; where attention takes any slots, in the same pass through the backbone.
+    void step(const int* slots, int n, const int32_t* forced, int32_t* codes, float* logits,
+              const Piece* piece = nullptr);
 
     // Gives back what an idle engine does not need: graphs kept for reuse, and the memory of rows that no
     // open slot holds. The next steps take them anew.
@@ -95,6 +102,17 @@ class Engine {
         std::vector<int32_t> codes;
         bool pending() const { return text >= 0 || !codes.empty(); }
     };
+    // Rows that an append evaluates, and the number of them.
+    struct Due {
+        std::vector<int32_t> text, audio;
+        int count() const { return static_cast<int>(text.size()); }
+        Rows from(int row, int n, int codebooks) const {
+            return {text.data() + row, audio.data() + int64_t{row} * codebooks, n};
+        }
+    };
+    void check_rows(int slot, const Rows& rows) const;
+    Due due(const Slot& slot, const Rows& rows) const;
+    void keep_last(Slot& slot, const Rows& rows) const;
     Slot& slot_at(int slot);
     const Slot& slot_at(int slot) const { return const_cast<Engine*>(this)->slot_at(slot); }
     void touch(int slot) {
@@ -105,6 +123,7 @@ class Engine {
     SamplerNeeds needs(const int* slots, int n, const int32_t* forced) const;
     void fill(FrameGraph::Inputs& inputs, size_t b, const FrameGraph::Shape& shape, int number,
               const Slot* slot, const int32_t* forced);
+    void fill_prompt(FrameGraph::Inputs& inputs, int batch, int number, const Due& rows);
 
     std::shared_ptr<const Model> model_;
     int context_;

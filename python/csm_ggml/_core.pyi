@@ -219,6 +219,7 @@ class Engine:
         self,
         slots: Sequence[int],
         *,
+        prompt: tuple[int, NDArray[np.int32], NDArray[np.int32]] | None = None,
         forced: NDArray[np.int32] | None = None,
         return_logits: bool = False,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
@@ -226,6 +227,9 @@ class Engine:
 
         Args:
             slots: Open slots, each with a pending row.
+            prompt: A slot that is not among them, and text and audio of rows: appended to it as
+                by `append`, where the device can in the same pass through the backbone, so that
+                its weights are read once for both.
             forced: (len(slots), codebooks); codes >= 0 replace drawn ones (teacher forcing).
             return_logits: Whether to return logits.
 

@@ -61,7 +61,10 @@ class ScriptedEngine:
         ]
         assert len(rows) <= self.context
 
-    def step(self, slots: Sequence[int]) -> tuple[np.ndarray, None]:
+    def step(self, slots: Sequence[int], *, prompt: Any = None) -> tuple[np.ndarray, None]:
+        if prompt is not None:
+            assert prompt[0] not in slots
+            self.append(*prompt)
         self.steps.append(list(slots))
         frames = []
         for slot in slots:
@@ -110,6 +113,7 @@ class HashEngine:
         self.context = context
         self.steps: list[list[int]] = []
         self.appended: list[int] = []
+        self.joined: list[int] = []  # those of them that were given in a step
         self._end = end  # one frame in so many ends a turn
         self._open: dict[int, dict[str, Any]] = {}
 
@@ -132,7 +136,11 @@ class HashEngine:
         ]
         assert len(rows) <= self.context
 
-    def step(self, slots: Sequence[int]) -> tuple[np.ndarray, None]:
+    def step(self, slots: Sequence[int], *, prompt: Any = None) -> tuple[np.ndarray, None]:
+        if prompt is not None:
+            assert prompt[0] not in slots
+            self.append(*prompt)
+            self.joined.append(self.appended[-1])
         assert len(set(slots)) == len(slots)
         self.steps.append(list(slots))
         frames = []

@@ -1,4 +1,7 @@
-"""A prompt evaluated in pieces, of any sizes, leaves the bits that it leaves as a whole."""
+"""A prompt evaluated in pieces, of any sizes, leaves the bits that it leaves as a whole.
+
+Also where they go through the backbone with the frames of others, who say what they say alone.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +70,35 @@ def test_all_shapes(gguf: Callable[..., Path], device: str, name: str) -> None:
     model = _core.Model([str(gguf(name, "f32"))], device=device, threads=1)
     rows = min(300, model.config["csm.context_length"] - 2)
     check(model, long_prompt(RECIPES[name], rows), (7, 64, 200))
+
+
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("device", devices.ALL)
+def test_beside_speech(gguf: Callable[..., Path], device: str, type: str) -> None:
+    model = _core.Model([str(gguf("wide", type))], device=device, threads=1)
+    prompt = long_prompt(RECIPES["wide"], 140)
+    # More rows than a step takes are evaluated before it.
+    rng = np.random.default_rng(5)
+    parts = [*pieces(140, 12, rng), slice(140, 240)]
+    parts[-2] = slice(parts[-2].start, 140)
+    text, audio = np.resize(prompt.text, 240), np.resize(prompt.audio, (240, prompt.audio.shape[1]))
+
+    def said(*, joined: bool) -> list[bytes]:
+        engine = _core.Engine(model, slots=5)
+        rest = engine.open()
+        others = [engines.open_slot(engine, prompt, seed=seed) for seed in range(3)]
+        engine.close(rest)  # the prompt stands before or between those who speak
+        slot, frames = engine.open(**engines.GREEDY), []
+        if not joined:
+            engine.append(slot, text, audio)
+        for number, part in enumerate(parts):
+            speaking = others[number % 2 :]
+            if joined:
+                codes, _ = engine.step(speaking, prompt=(slot, text[part], audio[part]))
+            else:
+                codes, _ = engine.step(speaking)
+            frames.append(codes.tobytes())
+        assert engine.position(slot) == 240
+        return [*frames, engine.save_prefix(slot), engines.speak(engine, [slot], 2).tobytes()]
+
+    assert said(joined=True) == said(joined=False)

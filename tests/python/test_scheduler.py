@@ -206,6 +206,8 @@ def test_a_long_prompt_goes_in_pieces_beside_live_speech(rows: int | None) -> No
     long.result()
     assert max(engine.appended) <= (rows or 64)
     assert len(engine.appended) >= 200 // (rows or 64)
+    # All of them with a step of the other one, so that the weights are read once for both.
+    assert engine.joined == engine.appended
     # Nobody listens, nobody waits.
     busy.cancel()
     engine.appended.clear()

@@ -16,7 +16,7 @@ class Stats:
         codebooks: Codes in a frame.
         audio_seconds: Duration of the speech.
         prefill_rows: Prompt rows given to the backbone: texts, context, ends of audio.
-        prefill_seconds: Evaluating them.
+        prefill_seconds: Evaluating them; a step of other requests that they went with counts whole.
         lm_seconds: The frame steps: backbone, depth decoder, sampling.
         codec_seconds: Mimi decoding.
         time_to_first_audio: From the call until the first samples existed; None if there were none.

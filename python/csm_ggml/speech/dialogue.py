@@ -57,19 +57,27 @@ class Prompt:
         """Give the slot at most so many rows; return how many it got."""
         started, given = time.perf_counter(), 0
         while self._parts and given < rows:
-            part = self._parts[0]
-            piece = part.rows[self._done : self._done + rows - given]
+            piece = self.piece(rows - given)
             engine.append(slot, piece.text, piece.audio)
+            self.gave(engine, slot, len(piece))
             given += len(piece)
-            self._done += len(piece)
-            if self._done == len(part.rows):
-                if part.keeps is not None:
-                    part.keeps.data = engine.save_prefix(slot)
-                self._parts.popleft()
-                self._done = 0
         costs.prefill_rows += given
         costs.prefill_seconds += time.perf_counter() - started
         return given
+
+    def piece(self, rows: int) -> Rows:
+        """The next rows, at most so many; perhaps fewer, although there are more."""
+        return self._parts[0].rows[self._done : self._done + rows]
+
+    def gave(self, engine: Engine, slot: int, rows: int) -> None:
+        """Take note that the slot has been given so many rows, of one piece."""
+        part = self._parts[0]
+        self._done += rows
+        if self._done == len(part.rows):
+            if part.keeps is not None:
+                part.keeps.data = engine.save_prefix(slot)
+            self._parts.popleft()
+            self._done = 0
 
 
 class Dialogue:

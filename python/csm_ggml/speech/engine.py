@@ -9,6 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+# A slot, and text and audio of rows to append to it.
+SlotRows = tuple[int, npt.NDArray[np.int32], npt.NDArray[np.int32]]
+
 
 class Engine(Protocol):
     """The part of `_core.Engine` that is used."""
@@ -45,7 +48,9 @@ class Engine(Protocol):
     def append(
         self, slot: int, text: npt.NDArray[np.int32], audio: npt.NDArray[np.int32]
     ) -> Any: ...
-    def step(self, slots: Sequence[int]) -> tuple[npt.NDArray[np.int32], Any]: ...
+    def step(
+        self, slots: Sequence[int], *, prompt: SlotRows | None = None
+    ) -> tuple[npt.NDArray[np.int32], Any]: ...
     def position(self, slot: int) -> int: ...
     def rewind(self, slot: int, rows: int) -> None: ...
     def save_prefix(self, slot: int) -> bytes: ...

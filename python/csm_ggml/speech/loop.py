@@ -35,14 +35,14 @@ from csm_ggml.voices.prompt import EncodedSegment
 # Rows of prompts in one tick: while nobody speaks; while only bulk work does; and at least.
 ROWS_ALONE = 256
 ROWS_BESIDE_BULK = 64
-LEAST_ROWS = 8
+LEAST_ROWS = 5
 # A sentence without a voice: evaluated whole, as nobody notices one tick that takes longer. With
 # `realtime` one in a tick, else two or three.
 SHORT_PROMPT = 32
 # With live speech beside it, a piece of a prompt and a step together last this share of a frame.
 LONGEST_TICK = 1.2
-# A piece may in any case last this share of the step.
-LEAST_PIECE = 0.25
+# A piece may in any case take this share of what a step takes without one.
+LEAST_PIECE = 0.15
 _rank = attrgetter("rank")
 # How long a job whose caller does not read keeps a slot that another job waits for.
 PARK_SECONDS = 2.0
@@ -472,8 +472,6 @@ class Loop:
         self._end_failures()
         for entry, error in work.failed:
             self._end(entry, error)
-        if work.prefill_rows and work.speaking and work.prefill_rows >= work.rows:
-            self._fit_piece(work)
         if work.error is not None:
             # Nobody knows what state the engine was left in.
             for entry in [*self._active, *self._parked]:
@@ -482,7 +480,11 @@ class Loop:
             return
         if work.codes is not None:
             # The slower of the two is what a frame takes: with tiny models that is the sound.
-            self.times.add(len(work.speaking), max(work.step_seconds, sound_seconds))
+            if not work.joined_rows:
+                self.times.add(len(work.speaking), max(work.step_seconds, sound_seconds))
+                self._piece = float(LEAST_ROWS)
+            elif work.rows <= work.joined_rows:
+                self._fit_piece(work)
             for entry, codes in zip(work.speaking, work.codes, strict=True):
                 if not entry.outbox.done:
                     self._accept(entry, codes, work.step_seconds)
@@ -503,9 +505,18 @@ class Loop:
             self._frames.append(Frame(entry, attempt, attempt.codes[-1], entry.slot))
 
     def _fit_piece(self, work: Work) -> None:
-        """Let the next piece of a prompt last as long as a tick allows beside the step."""
-        allowed = LONGEST_TICK / self._geometry.frame_rate - work.step_seconds
+        """Let the next piece of a prompt be as long as a tick allows.
+
+        What one tick takes says little, so that a piece grows slowly where it is nearly too long.
+        """
         # Where steps take as long as frames, waiting newcomers would make nothing better.
-        allowed = max(allowed, LEAST_PIECE * work.step_seconds)
-        change = min(2.0, max(0.5, allowed / max(work.prefill_seconds, 1e-6)))
-        self._piece = min(ROWS_BESIDE_BULK, max(LEAST_ROWS, work.prefill_rows * change))
+        least = (1 + LEAST_PIECE) * self.times.predict(len(work.speaking))
+        allowed = max(LONGEST_TICK / self._geometry.frame_rate, least)
+        rows = float(work.joined_rows)
+        if work.step_seconds > allowed:
+            rows *= 0.75
+        elif work.step_seconds > 0.8 * allowed:
+            rows += 1
+        else:
+            rows *= 2
+        self._piece = min(ROWS_BESIDE_BULK, max(LEAST_ROWS, rows))

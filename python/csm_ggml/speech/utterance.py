@@ -24,7 +24,7 @@ from csm_ggml.audio.audio import Audio, TurnSpan
 from csm_ggml.audio.stats import Stats
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.speech.dialogue import Dialogue, Prompt
-from csm_ggml.speech.engine import Costs, Engine
+from csm_ggml.speech.engine import Costs, Engine, SlotRows
 from csm_ggml.speech.request import Request
 from csm_ggml.speech.stop import ENDED, FINISH_REASONS, StopDetector, level_db, worst
 from csm_ggml.voices.prompt import EncodedSegment
@@ -136,19 +136,33 @@ class Utterance:
         A prompt that has no more than `short` rows in all is given whole.
         """
         assert self.dialogue.slot is not None
-        if self._prompt is None:
-            self._prompt = self._next_prompt(engine)
-        if self._prompt.rows <= short:
-            rows = max(rows, self._prompt.rows)
-        given = self._prompt.advance(engine, self.dialogue.slot, rows, self._costs)
-        if self._prompt.complete:
-            self._prompt = None
-            if not self.request.turns:
-                self.finished = True
-                return given
-            limit = min(self._length(), self.dialogue.room(engine))
-            self._detector = StopDetector(self.request.settings.stop, limit)
+        prompt = self._begun_prompt(engine)
+        if prompt.rows <= short:
+            rows = max(rows, prompt.rows)
+        given = prompt.advance(engine, self.dialogue.slot, rows, self._costs)
+        self._end_prompt(engine)
         return given
+
+    def piece(self, engine: Engine, rows: int, short: int) -> SlotRows | None:
+        """At most so many rows, for the slot to be given in a step of others; then call `gave`.
+
+        None if the prompt has no more than `short` rows in all, or `rows` is 0.
+        """
+        assert self.dialogue.slot is not None
+        prompt = self._begun_prompt(engine)
+        if prompt.rows <= short or rows == 0 or prompt.complete:
+            return None
+        piece = prompt.piece(rows)
+        return self.dialogue.slot, piece.text, piece.audio
+
+    def gave(self, engine: Engine, rows: int, seconds: float) -> None:
+        """Take note that a step that lasted so long gave the slot its piece."""
+        assert self.dialogue.slot is not None
+        assert self._prompt is not None
+        self._prompt.gave(engine, self.dialogue.slot, rows)
+        self._costs.prefill_rows += rows
+        self._costs.prefill_seconds += seconds
+        self._end_prompt(engine)
 
     def accept(
         self, engine: Engine, frame: npt.NDArray[np.int32], seconds: float
@@ -229,11 +243,25 @@ class Utterance:
         turn = self.request.turns[self._turn.index]
         return self.request.settings.length.frames(turn, self._geometry.frame_rate)
 
-    def _next_prompt(self, engine: Engine) -> Prompt:
+    def _begun_prompt(self, engine: Engine) -> Prompt:
+        if self._prompt is None:
+            if not self.request.turns:
+                self._prompt = self.dialogue.prefix_alone(engine)
+            else:
+                turn = self.request.turns[self._turn.index]
+                self._prompt = self.dialogue.begin(engine, turn, self._length())
+        return self._prompt
+
+    def _end_prompt(self, engine: Engine) -> None:
+        """Be ready to speak if the whole prompt has been given."""
+        if self._prompt is None or not self._prompt.complete:
+            return
+        self._prompt = None
         if not self.request.turns:
-            return self.dialogue.prefix_alone(engine)
-        turn = self.request.turns[self._turn.index]
-        return self.dialogue.begin(engine, turn, self._length())
+            self.finished = True
+            return
+        limit = min(self._length(), self.dialogue.room(engine))
+        self._detector = StopDetector(self.request.settings.stop, limit)
 
     def _begin_turn(self, index: int) -> None:
         self._turn = _Turn(index, [Attempt()])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from csm_ggml.speech.engine import Engine
+from csm_ggml.speech.engine import Engine, SlotRows
 from csm_ggml.speech.entry import Entry
 
 
@@ -28,7 +28,9 @@ class Work:
         failed: Jobs whose prompt failed, and why.
         codes: (jobs, codebooks) of `speaking`, in order.
         error: Why the step failed.
-        prefill_rows: Rows that were evaluated, in `prefill_seconds`.
+        prefill_rows: Rows of prompts that were evaluated.
+        joined_rows: Those of them that went through the backbone in the step.
+        prefill_seconds: What the others took.
         step_seconds: What the step took; 0 if there was none.
     """
 
@@ -42,18 +44,27 @@ class Work:
     codes: npt.NDArray[np.int32] | None = None
     error: BaseException | None = None
     prefill_rows: int = 0
+    joined_rows: int = 0
     prefill_seconds: float = 0.0
     step_seconds: float = 0.0
 
     def run(self, engine: Engine) -> None:
         """Do it."""
         started = time.perf_counter()
+        piece: SlotRows | None = None
+        joined: Entry | None = None
         for entry in self.prompts:
-            rows = max(0, self.rows - self.prefill_rows)
+            rows = 0 if piece else max(0, self.rows - self.prefill_rows)
             short = self.short if self.prefill_rows + self.short <= self.short_rows else 0
             if not rows and not short:
                 break
             try:
+                # Beside a step, a long prompt goes with it: the backbone's weights are read once.
+                if self.speaking and (piece_of := entry.speaker.piece(engine, rows, short)):
+                    piece, joined = piece_of, entry
+                    self.joined_rows = len(piece[1])
+                    self.prefill_rows += self.joined_rows
+                    continue
                 self.prefill_rows += entry.speaker.prefill(engine, rows, short)
             except Exception as error:
                 self.failed.append((entry, error))
@@ -65,10 +76,17 @@ class Work:
         if not self.speaking:
             return
         try:
-            self.codes, _ = engine.step([entry.slot for entry in self.speaking])
+            slots = [entry.slot for entry in self.speaking]
+            self.codes, _ = engine.step(slots, prompt=piece) if piece else engine.step(slots)
         except Exception as error:
             self.error = error
+            return
         self.step_seconds = time.perf_counter() - prompted
+        if joined is not None:
+            try:
+                joined.speaker.gave(engine, self.joined_rows, self.step_seconds)
+            except Exception as error:
+                self.failed.append((joined, error))
 
 
 class Worker:
