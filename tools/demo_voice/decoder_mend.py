@@ -26,7 +26,7 @@ from tqdm import tqdm
 from common import Average, Run, one_thread
 from decoder import disturb
 from features import FRAME
-from gguf_decoder import load_decoder, write_seanet
+from gguf_codec import load_codec, write_seanet
 from mend_targets import LOUD, Asked, target
 from models import CODEBOOKS, CODES
 from phrases import greeting_texts, trained_texts
@@ -87,7 +87,7 @@ def make_targets(model: Path, codes: list[np.ndarray], output: Path) -> None:
     for own, wave in zip(tqdm(codes), waves, strict=True):
         warm = csm.decode(np.concatenate([quiet, own[:2]]))[QUIET_FRAMES * FRAME :]
         wanted.append(target(own, wave, warm, asked).astype(np.float16))
-    mimi = load_decoder(model)
+    mimi = load_codec(model)
     latents = []
     with torch.no_grad():
         for own in tqdm(codes):
@@ -190,7 +190,7 @@ def losses_of(layers: torch.nn.ModuleList, batch: Batch, mel: MelLoss) -> dict[s
 
 def train(model: Path, work_dir: Path, seconds: float, rate: float) -> None:
     one_thread(1)
-    seanet = load_decoder(model).decoder.decoder_seanet.train()
+    seanet = load_codec(model).decoder.decoder_seanet.train()
     average = Average(seanet, 0.998)
     optimizer = torch.optim.AdamW(seanet.parameters(), rate, (0.8, 0.99), weight_decay=0.0)
     parts = {"seanet": seanet, "average": average.module, "optimizer": optimizer}
@@ -224,7 +224,7 @@ def train(model: Path, work_dir: Path, seconds: float, rate: float) -> None:
 
 
 def write(model: Path, work_dir: Path, output: Path) -> None:
-    mimi = load_decoder(model)
+    mimi = load_codec(model)
     state = torch.load(work_dir / "mend.pt", weights_only=False)
     mimi.decoder.decoder_seanet.load_state_dict(state["average"])
     print(f"{write_seanet(model, output, mimi)} tensors of step {state['step']} in {output}")

@@ -5,6 +5,7 @@
     python evaluate.py --work-dir DIR speech --set TUNING   # (c) sentences -> speech
     python evaluate.py --work-dir DIR griffin --set TUNING  # as (c), by Griffin-Lim
     python evaluate.py --work-dir DIR engine --model demo.gguf --set FINAL  # by csm-ggml itself
+    python evaluate.py --work-dir DIR recode --model demo.gguf  # encoded and decoded by csm-ggml
 
 `engine` needs csm-ggml installed and uses the defaults in the file: the figure that counts.
 Waves go to DIR/wav for the ear.
@@ -23,11 +24,11 @@ import torch
 import sentences
 from common import one_thread
 from export import DEPTH_SAMPLING, MAX_FRAMES, SAMPLING, load_codec, load_model
-from features import _FILTERS, FFT, HOP, WINDOW, Codebooks
+from features import _FILTERS, FFT, HOP, WINDOW, Quantizer
 from judge import Judge, Score
 from lm_data import Conversations
 from tokenizer import build_tokenizer
-from tokens import load_shard, shards
+from tokens import HELD_OUT_SHARD, load_coded, load_shard, shards
 
 RATE = 24_000
 
@@ -60,16 +61,32 @@ def report(folder: Path, name: str, waves: list[np.ndarray], texts: list[str]) -
 
 @torch.no_grad()
 def gate_tokens(work_dir: Path, count: int) -> None:
+    """The held-out texts: the teacher itself and its codes decoded, the woman, man and a guest."""
     mimi = load_codec(work_dir)
-    data = Conversations(work_dir, 0)
-    texts = data.held_out[:count]
-    real = load_shard(shards(work_dir)[0]).waves[:count]
-    waves = []
-    for text in texts:
-        codes = torch.from_numpy(text.codes[0][3].astype(np.int64)).T[None]
-        waves.append(mimi.decode(codes).audio_values[0, 0].numpy())
-    report(work_dir / "wav", "teacher", real, [t.text for t in texts])
-    report(work_dir / "wav", "tokens", waves, [t.text for t in texts])
+    paths = shards(work_dir)
+    shard = load_shard(paths[HELD_OUT_SHARD])
+    coded = load_coded(work_dir / "tokens" / paths[HELD_OUT_SHARD].name)
+    texts = [meta["text"] for meta in shard.meta[:count]]
+    for take, name in enumerate(("woman", "man", "guest")):
+        waves = []
+        for takes in coded.codes[:count]:
+            codes = torch.from_numpy(takes[take][3].astype(np.int64)).T[None]
+            waves.append(mimi.decode(codes).audio_values[0, 0].numpy())
+        report(work_dir / "wav", f"{name}-teacher", [w[take] for w in shard.waves[:count]], texts)
+        report(work_dir / "wav", f"{name}-tokens", waves, texts)
+
+
+def gate_recode(work_dir: Path, args: argparse.Namespace) -> None:
+    """The held-out texts, encoded and decoded by csm-ggml: the woman, the man and a guest."""
+    from csm_ggml import CSM
+
+    engine = CSM.from_pretrained(str(args.model), threads=1)
+    shard = load_shard(shards(work_dir)[HELD_OUT_SHARD])
+    texts = [meta["text"] for meta in shard.meta[: args.count]]
+    for take, name in enumerate(("woman", "man", "guest")):
+        heard = [waves[take] for waves in shard.waves[: args.count]]
+        again = [engine.decode(engine.encode(wave, RATE)) for wave in heard]
+        report(work_dir / "wav", f"{name}-recoded", again, texts)
 
 
 def gate_reading(work_dir: Path) -> None:
@@ -85,9 +102,9 @@ def gate_reading(work_dir: Path) -> None:
 
 @torch.no_grad()
 def speak(model, text: str, seed: int, sampling: dict, depth: dict) -> np.ndarray:
-    """Codes [frames, 8] of "[0]text", without the final zero frame."""
+    """Codes [frames, 8] of the text, which begins with its tag, without the final zero frame."""
     torch.manual_seed(seed)
-    ids = torch.tensor([build_tokenizer().encode(f"[0]{text}").ids])
+    ids = torch.tensor([build_tokenizer().encode(text).ids])
     out = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -107,25 +124,25 @@ def gate_engine(work_dir: Path, args: argparse.Namespace) -> None:
 
     engine = CSM.from_pretrained(str(args.model), threads=1)
     texts = getattr(sentences, args.set)[: args.count]
-    spoken = [engine.generate(f"[0]{t}", seed=args.seed + i) for i, t in enumerate(texts)]
+    spoken = [engine.generate(f"[{args.tag}]{t}", seed=args.seed + i) for i, t in enumerate(texts)]
     print(f"ended by themselves: {sum(a.finish_reason == 'eos' for a in spoken)} of {len(spoken)}")
     report(work_dir / "wav", f"engine-{args.set.lower()}", [a.samples for a in spoken], list(texts))
 
 
 def gate_speech(work_dir: Path, args: argparse.Namespace) -> None:
     model = load_model(work_dir)
-    books = Codebooks.load(work_dir / "codebooks.npz")
     sampling = {"temperature": args.temperature, "top_k": args.top_k}
     depth = {"temperature": args.depth_temperature, "top_k": args.top_k}
     texts = getattr(sentences, args.set)[: args.count]
     waves, frames, start = [], 0, time.monotonic()
     for i, text in enumerate(texts):
-        codes = speak(model, text, args.seed + i, sampling, depth)
+        codes = speak(model, f"[{args.tag}]{text}", args.seed + i, sampling, depth)
         frames += len(codes)
         if len(codes) == MAX_FRAMES:
             print(f"no end: {text}")
         if args.gate == "griffin":
-            waves.append(griffin_lim(books.restore(books.decode(codes))))
+            own = Quantizer.load(work_dir).acoustic
+            waves.append(griffin_lim(own.restore(own.decode(codes[:, 1:]))))
         elif len(codes):
             with torch.no_grad():
                 audio = model.codec_model.decode(torch.from_numpy(codes.T[None])).audio_values
@@ -139,9 +156,12 @@ def gate_speech(work_dir: Path, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True)
-    parser.add_argument("gate", choices=["tokens", "reading", "speech", "griffin", "engine"])
+    parser.add_argument(
+        "gate", choices=["tokens", "reading", "speech", "griffin", "engine", "recode"]
+    )
     parser.add_argument("--set", choices=["TUNING", "FINAL"], default="TUNING")
-    parser.add_argument("--model", type=Path, help="the GGUF of `engine`")
+    parser.add_argument("--model", type=Path, help="the GGUF of `engine` and `recode`")
+    parser.add_argument("--tag", type=int, default=0, help="0: the woman, 1: the man")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--temperature", type=float, default=SAMPLING["temperature"])
     parser.add_argument("--depth-temperature", type=float, default=DEPTH_SAMPLING["temperature"])
@@ -153,6 +173,8 @@ def main() -> None:
         gate_tokens(args.work_dir, args.count)
     elif args.gate == "reading":
         gate_reading(args.work_dir)
+    elif args.gate == "recode":
+        gate_recode(args.work_dir, args)
     elif args.gate == "engine":
         gate_engine(args.work_dir, args)
     else:

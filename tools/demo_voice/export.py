@@ -17,7 +17,7 @@ import torch
 from transformers import CsmForConditionalGeneration, MimiModel
 
 from decoder import Vocoder
-from features import Codebooks
+from features import Quantizer
 from lm_model import export_names
 from models import CODES, csm_config, mimi_config, set_codebooks
 from tokenizer import SPECIALS, build_tokenizer, special_ids
@@ -38,8 +38,8 @@ CHAT_TEMPLATE = (
 def load_codec(work_dir: Path) -> MimiModel:
     """Mimi with the averaged decoder and, where there is one, the averaged encoder."""
     mimi = MimiModel(mimi_config())
-    books = Codebooks.load(work_dir / "codebooks.npz")
-    set_codebooks(mimi, books)
+    quantizer = Quantizer.load(work_dir)
+    set_codebooks(mimi, quantizer)
     state = torch.load(work_dir / "decoder.pt", weights_only=False)
     Vocoder(mimi).load_state_dict(state["average"])
     encoder = work_dir / "encoder.pt"
@@ -48,7 +48,7 @@ def load_codec(work_dir: Path) -> MimiModel:
 
         learned = torch.load(encoder, weights_only=False)["average"]
         Listener(mimi).load_state_dict(learned)
-    set_codebooks(mimi, books)
+    set_codebooks(mimi, quantizer)
     return mimi.eval()
 
 

@@ -1,8 +1,9 @@
 """Log-mel patches and the tokens made from them, all in numpy.
 
-A frame of 80 ms is a patch of 8 mel columns; PCA makes it a vector of 96 numbers, and k-means
-(codebook 0) plus a chain of 7 residual k-means (codebooks 1..7) make that vector 8 codes. Nothing
-here is learned by gradient.
+A frame of 80 ms is a patch of 8 mel columns; PCA makes it a vector of 96 numbers. Codebook 0 says
+what is spoken: it is the nearest mean of the vector that the *woman* would have here, whoever
+speaks. A chain of 7 residual k-means on the speaker's own vector (codebooks 1..7) says how it
+sounds. Nothing here is learned by gradient.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def stretch(mel: np.ndarray, speed: float) -> np.ndarray:
 
 @dataclass
 class Codebooks:
-    """PCA and the eight codebooks: books[0] has means of whole vectors, the rest of residuals."""
+    """PCA and a chain of codebooks: books[0] has means of whole vectors, the rest of residuals."""
 
     mean: np.ndarray
     basis: np.ndarray
@@ -80,10 +81,10 @@ class Codebooks:
 
     def restore(self, vectors: np.ndarray) -> np.ndarray:
         """[n, dim] -> mel columns [8 n, MELS]."""
-        return (vectors @ self.basis.T + self.mean).reshape(-1, MELS)
+        return (vectors @ np.linalg.pinv(self.basis) + self.mean).reshape(-1, MELS)
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """[n, dim] -> codes [n, 8]."""
+        """[n, dim] -> codes [n, books]."""
         rest = vectors.astype(np.float32).copy()
         codes = np.empty((len(rest), len(self.books)), np.int16)
         for level, book in enumerate(self.books):
@@ -92,7 +93,7 @@ class Codebooks:
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes [n, 8] -> [n, dim]."""
+        """Codes [n, books] -> [n, dim]."""
         return sum(book[codes[:, i]] for i, book in enumerate(self.books))  # type: ignore[return-value]
 
     def save(self, path: Path) -> None:
@@ -132,8 +133,36 @@ def kmeans(vectors: np.ndarray, size: int, rounds: int, rng: np.random.Generator
     return book[np.argsort(counts, kind="stable")].astype(np.float32)
 
 
+@dataclass
+class Quantizer:
+    """Both halves of Mimi's quantizer: what is said, in one codebook, and how, in seven."""
+
+    semantic: Codebooks
+    acoustic: Codebooks
+
+    def encode(self, said: np.ndarray, heard: np.ndarray) -> np.ndarray:
+        """The woman's patches and the speaker's own, [n, 8 * MELS] each -> codes [n, 8]."""
+        return np.concatenate(
+            [
+                self.semantic.encode(self.semantic.project(said)),
+                self.acoustic.encode(self.acoustic.project(heard)),
+            ],
+            axis=1,
+        )
+
+    def save(self, work_dir: Path) -> None:
+        self.semantic.save(work_dir / "semantic.npz")
+        self.acoustic.save(work_dir / "acoustic.npz")
+
+    @staticmethod
+    def load(work_dir: Path) -> Quantizer:
+        return Quantizer(
+            Codebooks.load(work_dir / "semantic.npz"), Codebooks.load(work_dir / "acoustic.npz")
+        )
+
+
 def fit(patch: np.ndarray, dim: int, size: int, levels: int, seed: int, rounds: int) -> Codebooks:
-    """PCA of the patches, then the chain of codebooks."""
+    """PCA of the patches, scaled so that the first codebook has unit variance; the codebooks."""
     rng = np.random.default_rng(seed)
     mean = patch.mean(0)
     values, vectors = np.linalg.eigh(np.cov((patch - mean).T))
@@ -147,4 +176,5 @@ def fit(patch: np.ndarray, dim: int, size: int, levels: int, seed: int, rounds: 
         rest -= book[nearest(rest, book)]
         books.append(book)
         print(f"level {level}: {(rest**2).sum(1).mean() / total:.4f} of the energy is left")
-    return Codebooks(mean.astype(np.float32), basis, np.stack(books))
+    scale = books[0].std()
+    return Codebooks(mean.astype(np.float32), basis / scale, np.stack(books) / scale)

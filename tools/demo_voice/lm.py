@@ -4,7 +4,8 @@
 
 Writes DIR/lm.pt; run the command again to resume. New token shards are picked up on the way.
 Every --check steps the held-out shard is scored, with its own texts and with shuffled ones: the
-gap between the two says whether the model reads.
+gap between the two says whether the model reads. The gap between a guest after a stranger's context
+and after its own says whether it imitates. `--start demo.gguf` goes on from a finished file.
 """
 
 from __future__ import annotations
@@ -12,30 +13,30 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from common import Average, Run, one_thread
-from features import Codebooks
+from features import Quantizer
+from language_start import continue_from
 from lm_data import Conversations
 from lm_model import Speech
 from models import CODEBOOKS, CODES, csm_config
 
 
-def start_from_geometry(model: Speech, books: Codebooks) -> None:
+def start_from_geometry(model: Speech, books: np.ndarray) -> None:
     """Code embeddings begin as rotated centroids, so codes that sound alike begin alike."""
-    total = books.books[0].std()
-    turn = nn.init.orthogonal_(torch.empty(books.books.shape[2], model.audio.embedding_dim))
+    turn = nn.init.orthogonal_(torch.empty(books.shape[2], model.audio.embedding_dim))
     table = model.audio.weight.data.view(CODEBOOKS, CODES + 3, -1)
     for level in range(CODEBOOKS):
-        centroids = torch.from_numpy(books.books[level] / total).float()
-        table[level, :CODES] += 0.7 * centroids @ turn
+        table[level, :CODES] += 0.7 * torch.from_numpy(books[level]).float() @ turn
 
 
-def nearest_codes(books: Codebooks, count: int) -> torch.Tensor:
+def nearest_codes(books: np.ndarray, count: int) -> torch.Tensor:
     """[books, codes, count]: the centroids nearest to each, the likeliest slips of sampling."""
-    tables = torch.from_numpy(books.books)
+    tables = torch.from_numpy(books.astype(np.float32))
     distance = torch.cdist(tables, tables)
     return distance.topk(count + 1, largest=False).indices[:, :, 1:]
 
@@ -51,23 +52,24 @@ def split_parameters(model: Speech) -> tuple[list[nn.Parameter], list[nn.Paramet
 
 @torch.no_grad()
 def check(model: Speech, data: Conversations) -> dict[str, float]:
-    """Validation losses, and how much c0 and phone losses rise under shuffled texts."""
-    scores: dict[str, float] = {}
-    for shuffled in (False, True):
+    """Validation losses; how much reading (c0, phone) and imitating (depth) depend on the rows."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in ("woman", "man", "shuffled", "guest", "stranger"):
         sums: dict[str, float] = {}
         total = 0
-        for rows in data.validation(shuffled):
+        for rows in data.validation(kind):
             count = int(rows.valid.sum())
             total += count
+            share = 0.0 if kind == "shuffled" else 0.5
             with torch.autocast("cpu", torch.bfloat16):
-                for key, value in model.losses(rows, 0.0, 0.0 if shuffled else 0.3).items():
+                for key, value in model.losses(rows, 0.0, share).items():
                     sums[key] = sums.get(key, 0.0) + float(value) * count
-        for key, value in sums.items():
-            if not shuffled:
-                scores[f"val_{key}"] = value / total
-            elif key in ("c0", "phone"):
-                scores[f"gap_{key}"] = value / total - scores[f"val_{key}"]
-    return scores
+        found[kind] = {key: value / total for key, value in sums.items()}
+    scores = {f"val_{key}": value for key, value in found["woman"].items()}
+    scores |= {f"{kind}_depth": found[kind]["depth"] for kind in ("man", "guest")}
+    for key in ("c0", "phone"):
+        scores[f"gap_{key}"] = found["shuffled"][key] - found["woman"][key]
+    return scores | {"gap_voice": found["stranger"]["depth"] - found["guest"]["depth"]}
 
 
 def main() -> None:
@@ -79,16 +81,19 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--drop", type=float, default=0.5, help="frames that lose finer codes")
     parser.add_argument("--noise", type=float, default=0.03, help="codes replaced by any other")
-    parser.add_argument("--speeds", type=int, default=3, help="speed variants in use, 1 to 3")
+    parser.add_argument("--start", type=Path, help="a GGUF to start from")
     parser.add_argument("--check", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     one_thread(args.seed)
     data = Conversations(args.work_dir, args.seed)
-    data.speeds = args.speeds
     model = Speech(csm_config(data.tokenizer.get_vocab_size(), data.special))
-    books = Codebooks.load(args.work_dir / "codebooks.npz")
-    start_from_geometry(model, books)
+    quantizer = Quantizer.load(args.work_dir)
+    books = np.concatenate([quantizer.semantic.books, quantizer.acoustic.books])
+    if args.start:
+        continue_from(model, args.start, args.work_dir, quantizer)
+    else:
+        start_from_geometry(model, books)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     average = Average(model, 0.99)
     model.neighbours = nearest_codes(books, 6)

@@ -1,14 +1,15 @@
 """Rows for the language model: conversations of text and audio rows, packed side by side.
 
 A training row of `length` positions holds several conversations; each is one or more segments
-laid out as in CSM's prompt: BOS "[s]" text EOS, audio frames, one all-zero frame. The teacher's
-timing becomes two aids that exist in training only: where in the text the coming frame is spoken,
-and which phones it holds.
+laid out as in CSM's prompt: BOS "[s]" text EOS, audio frames, one all-zero frame. Tag [0] is the
+woman and [1] the man, unless an earlier segment of that tag is of a guest: then the guest goes on.
+A guest's first segment is context only, nothing is learned from it. The teacher's timing becomes
+two aids that exist in training only: where in the text the coming frame is spoken, and which
+phones it holds.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import torch
 
 from features import COLUMNS
 from models import CODEBOOKS
+from speakers import MAN, WOMAN
 from tokenizer import build_tokenizer, special_ids
-from tokens import HELD_OUT_SHARD, LEAD, SPEEDS
+from tokens import HELD_OUT_SHARD, LEAD, load_coded
 
 PHONES = (
     "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th "
@@ -27,16 +29,18 @@ PHONES = (
 PHONE_TIMES = (0.02, 0.06, 0.12)  # seconds after the start of the coming frame
 COLUMN_S = 0.01
 FRAME_S = 0.08
+GUESTS = 0.45  # of the conversations
+VALIDATED = 80  # held-out texts
 
 
 @dataclass
 class Text:
-    """One corpus text: token ids, audio codes of every variant, word timing and phone ends."""
+    """One corpus text: token ids, audio codes of its speakers, word timing and phone ends."""
 
     text: str
     ids: np.ndarray
     lower_ids: np.ndarray
-    codes: list[list[np.ndarray]]
+    codes: dict[int, list[np.ndarray]]  # of every grid shift
     words: np.ndarray  # [n, 4]: start s, end s, first token, token after the last
     phone_ends: np.ndarray
     phone_ids: np.ndarray
@@ -54,7 +58,7 @@ class Rows:
     phones: torch.Tensor  # [B, T, 3], -1 where unknown
 
 
-def read_text(meta: dict, codes: list[list[np.ndarray]], tokenizer) -> Text:
+def read_text(meta: dict, codes: dict[int, list[np.ndarray]], tokenizer) -> Text:
     text = meta["text"]
     encoded = tokenizer.encode(text, add_special_tokens=False)
     starts = np.array([a for a, _ in encoded.offsets])
@@ -79,21 +83,25 @@ def read_text(meta: dict, codes: list[list[np.ndarray]], tokenizer) -> Text:
 
 
 def read_shard(path: Path, tokenizer) -> list[Text]:
-    with np.load(path) as data:
-        codes, lengths, meta = data["codes"], data["lengths"], json.loads(str(data["meta"]))
-    cuts = np.split(codes, np.cumsum(lengths.reshape(-1))[:-1])
-    count = lengths.shape[2]
+    coded = load_coded(path)
     return [
-        read_text(
-            m,
-            [
-                [cuts[(v * COLUMNS + s) * count + i] for s in range(COLUMNS)]
-                for v in range(len(SPEEDS))
-            ],
-            tokenizer,
-        )
-        for i, m in enumerate(meta)
+        read_text(meta, dict(zip(meta["speakers"], codes, strict=True)), tokenizer)
+        for meta, codes in zip(coded.meta, coded.codes, strict=True)
     ]
+
+
+@dataclass
+class Segment:
+    """Text ids; codes, where it looks and phones of its frames; whether it is learned from.
+
+    `look` counts from the first row of the segment; text rows come first, then the frames.
+    """
+
+    ids: np.ndarray
+    codes: np.ndarray
+    look: np.ndarray
+    phones: np.ndarray
+    learned: bool = True
 
 
 class Conversations:
@@ -102,51 +110,56 @@ class Conversations:
     def __init__(self, work_dir: Path, seed: int) -> None:
         self.tokenizer = build_tokenizer()
         self.special = special_ids(self.tokenizer)
-        self.space = self.tokenizer.token_to_id("Ġ")
+        self.space = self.tokenizer.token_to_id("\u0120")
         self.rng = np.random.default_rng(seed)
         self.folder = work_dir / "tokens"
         self.held_out: list[Text] = []
-        self.texts: list[Text] = []
+        self.said_by: dict[int, list[Text]] = {}
         self.seen: set[str] = set()
-        self.speeds = len(SPEEDS)
         self.refresh()
 
     def refresh(self) -> None:
         """Reads the shards that came since the last call."""
         paths = sorted(p for p in self.folder.glob("*.npz") if ".part" not in p.name)
         for index, path in enumerate(paths):
-            if path.name not in self.seen:
-                self.seen.add(path.name)
-                target = self.held_out if index == HELD_OUT_SHARD else self.texts
-                target.extend(read_shard(path, self.tokenizer))
-        frames = sum(len(t.codes[0][0]) for t in self.texts)
-        hours = frames * FRAME_S / 3600
-        print(f"{len(self.texts)} texts, {hours:.2f} h, {len(self.held_out)} held out")
+            if path.name in self.seen:
+                continue
+            self.seen.add(path.name)
+            texts = read_shard(path, self.tokenizer)
+            if index == HELD_OUT_SHARD:
+                self.held_out.extend(texts)
+                continue
+            for text in texts:
+                for number in text.codes:
+                    self.said_by.setdefault(number, []).append(text)
+        frames = sum(len(t.codes[n][0]) for n, texts in self.said_by.items() for t in texts)
+        hours, speakers = frames * FRAME_S / 3600, len(self.said_by)
+        print(f"{hours:.2f} h of {speakers} speakers, {len(self.held_out)} texts held out")
 
-    def segment(self, texts: list[Text], speaker: int, vary: bool = True) -> list[np.ndarray]:
-        """[text ids, codes, look, phones] of the texts spoken one after the other as one segment.
+    def pick(self, number: int, count: int) -> list[Text]:
+        texts = self.said_by[number]
+        return [texts[int(i)] for i in self.rng.integers(len(texts), size=count)]
 
-        `look` counts from the first row of the segment; text rows come first, then the frames.
-        """
+    def segment(
+        self, texts: list[Text], tag: int, number: int, vary: bool = True, learned: bool = True
+    ) -> Segment:
+        """The texts said one after the other by speaker `number` under a tag."""
         rng = self.rng
-        head = self.tokenizer.encode(f"[{speaker}]", add_special_tokens=False).ids
+        head = self.tokenizer.encode(f"[{tag}]", add_special_tokens=False).ids
         ids = [self.special["bos"], *head]
         codes, looks, phones = [], [], []
-        speed = int(rng.integers(self.speeds)) if vary else 0
-        for number, text in enumerate(texts):
+        for index, text in enumerate(texts):
             shift = int(rng.integers(COLUMNS)) if vary else 0
-            if number:
+            if index:
                 ids.append(self.space)
             plain = not vary or rng.random() < 0.92 or len(text.lower_ids) != len(text.ids)
             base = len(ids)
             ids.extend((text.ids if plain else text.lower_ids).tolist())
-            frames = text.codes[speed][shift]
+            frames = text.codes[number][shift]
             codes.append(frames)
             start = (np.arange(len(frames)) * COLUMNS + shift) * COLUMN_S
-            looks.append(
-                base + where(text, LEAD * COLUMN_S + (start + 0.045) * SPEEDS[speed], base)
-            )
-            at = LEAD * COLUMN_S + (start[:, None] + np.array(PHONE_TIMES)) * SPEEDS[speed]
+            looks.append(base + where(text, LEAD * COLUMN_S + start + 0.045, base))
+            at = LEAD * COLUMN_S + start[:, None] + np.array(PHONE_TIMES)
             slot = np.searchsorted(text.phone_ends, at, "left")
             late = slot >= len(text.phone_ids)
             phones.append(
@@ -158,21 +171,31 @@ class Conversations:
         codes.append(np.zeros((1, CODEBOOKS), np.int16))
         looks.append(np.array([len(ids) - 1.0]))
         phones.append(np.zeros((1, len(PHONE_TIMES)), np.int64))
-        return [np.array(ids), np.concatenate(codes), np.concatenate(looks), np.concatenate(phones)]
-
-    def conversation(self) -> list[list[np.ndarray]]:
-        rng = self.rng
-        turns = 1 if rng.random() < 0.8 else int(rng.integers(2, 4))
-        speakers = (
-            [int(rng.random() < 0.2)] * turns
-            if rng.random() < 0.7
-            else list(rng.integers(0, 2, turns))
+        return Segment(
+            np.array(ids),
+            np.concatenate(codes),
+            np.concatenate(looks),
+            np.concatenate(phones),
+            learned,
         )
-        out = []
-        for speaker in speakers:
-            count = int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))
-            picked = [self.texts[int(i)] for i in rng.integers(len(self.texts), size=count)]
-            out.append(self.segment(picked, speaker))
+
+    def conversation(self) -> list[Segment]:
+        """One to four segments: the two voices of the tags, or guests after their contexts."""
+        rng = self.rng
+        voices = [WOMAN, MAN]
+        out: list[Segment] = []
+        turns = 1 if rng.random() < 0.75 else int(rng.integers(2, 4))
+        tags = [int(t) for t in rng.integers(0, 2, turns)]
+        if rng.random() < 0.7:
+            tags = [tags[0]] * turns
+        if rng.random() < GUESTS:
+            for tag in sorted(set(tags)):
+                voices[tag] = int(rng.choice(sorted(self.said_by)))
+                said = self.pick(voices[tag], 1 if rng.random() < 0.6 else 2)
+                out.append(self.segment(said, tag, voices[tag], learned=False))
+        for tag in tags:
+            count = int(rng.choice([1, 2, 3], p=[0.65, 0.22, 0.13]))
+            out.append(self.segment(self.pick(voices[tag], count), tag, voices[tag]))
         return out
 
     def batch(self, rows: int, length: int) -> Rows:
@@ -185,18 +208,42 @@ class Conversations:
                 group += 1
         return out
 
-    def validation(self, shuffled: bool, batch: int = 50) -> list[Rows]:
-        """Each held-out text alone, unvaried; `shuffled` gives every audio the text of another."""
-        texts = sorted(self.held_out, key=lambda t: len(t.codes[0][0]))
+    def validation(self, kind: str, batch: int = 40) -> list[Rows]:
+        """The held-out texts, unvaried.
+
+        Args:
+            kind: "woman", "man": each text alone under its tag. "shuffled": the woman, with the
+                text of another. "guest": a held-out speaker after a context of the same voice;
+                "stranger": after another's context.
+            batch: conversations in a batch.
+        """
+        texts = sorted(self.held_out[:VALIDATED], key=lambda t: len(t.ids))
+        rows: list[list[Segment]] = []
+        for index, text in enumerate(texts):
+            guest = max(text.codes)
+            number, tag = {"man": (MAN, 1), "woman": (WOMAN, 0), "shuffled": (WOMAN, 0)}.get(
+                kind, (guest, 0)
+            )
+            said = self.segment([text], tag, number, vary=False)
+            before = []
+            if kind == "shuffled":
+                said.ids = self.segment([texts[index - 1]], tag, number, vary=False).ids
+            elif kind in ("guest", "stranger"):
+                same = kind == "guest"
+                other = next(
+                    t for t in texts[index + 1 :] + texts[:index] if (max(t.codes) == guest) == same
+                )
+                before = [self.segment([other], 0, max(other.codes), vary=False, learned=False)]
+            rows.append([*before, said])
         batches = []
-        for i in range(0, len(texts), batch):
-            segments = [self.segment([t], 0, vary=False) for t in texts[i : i + batch]]
-            if shuffled:
-                others = [s[0] for s in segments[1:] + segments[:1]]
-                segments = [[ids, *s[1:]] for ids, s in zip(others, segments, strict=True)]
-            out = empty_rows(len(segments), max(len(s[0]) + len(s[1]) for s in segments))
-            for row, segment in enumerate(segments):
-                put(out, row, 0, 0, segment)
+        for i in range(0, len(rows), batch):
+            part = rows[i : i + batch]
+            length = max(sum(len(s.ids) + len(s.codes) for s in row) for row in part)
+            out = empty_rows(len(part), length)
+            for row, segments in enumerate(part):
+                at = 0
+                for segment in segments:
+                    at = put(out, row, at, 0, segment)
             batches.append(out)
         return batches
 
@@ -229,9 +276,9 @@ def empty_rows(rows: int, length: int) -> Rows:
     )
 
 
-def put(out: Rows, row: int, at: int, group: int, segment: list[np.ndarray]) -> int:
+def put(out: Rows, row: int, at: int, group: int, segment: Segment) -> int:
     """Writes one segment at column `at`, cut at the right edge; returns the column behind it."""
-    ids, codes, look, phones = segment
+    ids, codes = segment.ids, segment.codes
     length = out.text.shape[1]
     total = len(ids) + len(codes)
     end = min(length, at + total)
@@ -243,8 +290,9 @@ def put(out: Rows, row: int, at: int, group: int, segment: list[np.ndarray]) -> 
     if frames > 0:
         out.codes[row, first : first + frames] = torch.from_numpy(codes[:frames].astype(np.int64))
         before = slice(first - 1, first - 1 + frames)
-        out.valid[row, before] = True
-        moved = np.where(look[:frames] >= 0, look[:frames] + at, -1.0)
+        look = segment.look[:frames]
+        moved = np.where(look >= 0, look + at, -1.0)
+        out.valid[row, before] = segment.learned
         out.look[row, before] = torch.from_numpy(moved).float()
-        out.phones[row, before] = torch.from_numpy(phones[:frames].astype(np.int64))
+        out.phones[row, before] = torch.from_numpy(segment.phones[:frames].astype(np.int64))
     return at + total

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import CsmConfig, MimiConfig, MimiModel
 
-from features import Codebooks
+from features import Quantizer
 
 CODES = 512
 CODEBOOKS = 8
@@ -85,18 +85,17 @@ def csm_config(text_vocab: int, specials: dict[str, int]) -> CsmConfig:
     )
 
 
-def set_codebooks(mimi: MimiModel, books: Codebooks) -> float:
-    """Writes the codebooks into Mimi's quantizer, scaled to unit variance; returns the scale.
+def set_codebooks(mimi: MimiModel, quantizer: Quantizer) -> None:
+    """Writes the codebooks into Mimi's quantizer.
 
     `cluster_usage` is 1, so the sums are the centroids themselves.
     """
-    total = books.books[0].std()
     layers = [
         *mimi.quantizer.semantic_residual_vector_quantizer.layers,
         *mimi.quantizer.acoustic_residual_vector_quantizer.layers,
     ]
-    for layer, book in zip(layers, books.books, strict=True):
-        layer.codebook.embed_sum.copy_(torch.from_numpy((book / total).astype(np.float32)))
+    books = [*quantizer.semantic.books, *quantizer.acoustic.books]
+    for layer, book in zip(layers, books, strict=True):
+        layer.codebook.embed_sum.copy_(torch.from_numpy(book.astype(np.float32)))
         layer.codebook.cluster_usage.fill_(1.0)
         layer.codebook.initialized.fill_(1.0)
-    return float(total)

@@ -1,5 +1,6 @@
 ;; Called by corpus.py: says one text into NAME.wav and writes NAME.lab with phones (S name end) and text tokens
-;; (T name start end). A token's span comes from the segments below its words.
+;; (T name start end), and NAME.hts with the labels from which hts_engine says the same as another speaker.
+;; A token's span comes from the segments below its words.
 (voice_cmu_us_slt_arctic_hts)
 
 (define (word_segments word)
@@ -16,6 +17,9 @@
     (mapcar
       (lambda (s) (format out "S %s %f\n" (item.name s) (item.feat s "end")))
       (utt.relation.items utt 'Segment))
+    (let ((labels (fopen (string-append name ".hts") "w")))
+      (mapcar (lambda (s) (format labels "%s" s)) featstring_list)
+      (fclose labels))
     (let ((token (utt.relation.first utt 'Token)))
       (while token
         (let ((segments (apply append (mapcar word_segments (item.relation.daughters token 'Token)))))

@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from phrases import HELD_OUT, SHORT, greeting_texts
+from sentences import FINAL, TUNING
 from templates import PATTERNS, fill
 
 WORDNET = Path("/usr/share/wordnet")
@@ -37,12 +39,12 @@ def wordnet_examples() -> Iterator[str]:
                     yield phrase if phrase[-1] in ".?!" else phrase + "."
 
 
-def austen_sentences() -> Iterator[str]:
-    """Sentences of 4 to 15 words from the six novels packed in R's janeaustenr."""
+def austen_books() -> list[str]:
+    """The running text of the six novels packed in R's janeaustenr; none without the package."""
     if not AUSTEN.exists():
-        return
+        return []
     blob = AUSTEN.read_bytes()
-    at = 0
+    at, books = 0, []
     while (at := blob.find(b"\x78", at)) >= 0:
         try:
             raw = zlib.decompressobj().decompress(blob[at:])
@@ -54,12 +56,19 @@ def austen_sentences() -> Iterator[str]:
             continue
         lines = re.findall(rb"\x00\x04\x00\x09....([\x20-\x7e]*)", raw, flags=re.S)
         text = " ".join(line.decode() for line in lines)
-        text = re.sub(r"\s+", " ", text.replace("--", ", ").replace("_", "").replace('"', ""))
+        text = text.replace("--", ", ").replace("_", "").replace('"', "")
+        books.append(re.sub(r"\s+", " ", text).replace(" ,", ","))
+    return books
+
+
+def austen_sentences() -> Iterator[str]:
+    """Sentences of 4 to 25 words."""
+    for text in austen_books():
         for sentence in re.split(r"(?<=[.?!]) (?=[A-Z])", text):
-            sized = 4 <= len(sentence.split()) <= 15 and PLAIN.fullmatch(sentence)
+            sized = 4 <= len(sentence.split()) <= 25 and PLAIN.fullmatch(sentence)
             whole = sentence[:1].isupper() and sentence[-1] in ".?!"
             if sized and whole and not re.search(r"Mrs?\.", sentence):
-                yield re.sub(r" ,", ",", sentence)
+                yield sentence
 
 
 def common_words() -> dict[str, list[tuple[str, int]]]:
@@ -166,13 +175,15 @@ def build_texts(total: int, seed: int) -> list[str]:
     rng.shuffle(austen)
     words = WordSentences(rng)
     drill = drills(rng)
-    shares = {"wordnet": 0.4, "austen": 0.1, "words": 0.2, "drill": 0.03}
+    shares = {"wordnet": 0.38, "austen": 0.14, "words": 0.15, "drill": 0.03}
     texts = wordnet[: int(total * shares["wordnet"])] + austen[: int(total * shares["austen"])]
     if words.words["n"]:
         texts += [words.sentence() for _ in range(int(total * shares["words"]))]
     texts += [next(drill) for _ in range(int(total * shares["drill"]))]
+    texts += SHORT + greeting_texts(seed)[: int(total * 0.03)]
     while len(texts) < total:
         texts.append(fill(rng.choice(PATTERNS), rng))
-    texts = list(dict.fromkeys(texts))
+    never = {*FINAL, *TUNING, *HELD_OUT}
+    texts = [t for t in dict.fromkeys(texts) if t not in never]
     rng.shuffle(texts)
     return [t[0].upper() + t[1:] if rng.random() < 0.8 else t for t in texts]

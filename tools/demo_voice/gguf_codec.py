@@ -1,4 +1,4 @@
-"""The codec decoder of a finished GGUF: into transformers' MimiModel, its SEANet back again."""
+"""The codec of a finished GGUF: into transformers' MimiModel, its SEANet back again."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from transformers import MimiModel
 from models import HEAD_DIM, mimi_config
 
 SEANET = "mimi.decoder.layers."
-LATENTS = ("mimi.decoder_transformer.", "mimi.upsample.", "mimi.quantizer.")
 
 
 def torch_name(name: str) -> str:
-    """Of a tensor of the decoder in the file; the codebooks aside."""
+    """Of a tensor of the codec in the file; the codebooks aside."""
     parts = name.split(".")
-    if name.startswith(SEANET):
-        return "decoder.decoder_seanet." + name.removeprefix("mimi.decoder.")
-    if name.startswith("mimi.upsample."):
-        return "decoder." + name.removeprefix("mimi.")
+    if parts[1] in ("decoder", "encoder"):
+        return f"{parts[1]}.{parts[1]}_seanet." + ".".join(parts[2:])
+    if parts[1] in ("upsample", "downsample"):
+        half = "decoder" if parts[1] == "upsample" else "encoder"
+        return f"{half}." + name.removeprefix("mimi.")
     if name.startswith("mimi.quantizer."):
         return f"quantizer.{parts[2]}_residual_vector_quantizer.{parts[3]}.weight"
     kind = "scale" if parts[4].endswith("_scale") else parts[5]
-    return f"decoder.decoder_transformer.layers.{parts[3]}.{BLOCK[parts[4]]}.{kind}"
+    half = parts[1].removesuffix("_transformer")
+    return f"{half}.{parts[1]}.layers.{parts[3]}.{BLOCK[parts[4]]}.{kind}"
 
 
 def half_split(rows: Tensor) -> Tensor:
@@ -38,12 +39,12 @@ def half_split(rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def load_decoder(path: Path) -> MimiModel:
-    """A MimiModel with the file's quantizer and decoder; its encoder stays random."""
+def load_codec(path: Path) -> MimiModel:
+    """A MimiModel with the file's weights."""
     mimi = MimiModel(mimi_config()).eval()
     own = dict(mimi.named_parameters()) | dict(mimi.named_buffers())
     for name, stored in read_gguf(path)[1].items():
-        if not name.startswith((SEANET, *LATENTS)):
+        if not name.startswith("mimi."):
             continue
         values = torch.from_numpy(stored.values().copy()).reshape(stored.shape)
         if name.endswith(".codebook"):
