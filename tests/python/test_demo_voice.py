@@ -84,6 +84,15 @@ def test_it_does_not_overdrive(waves: dict[str, np.ndarray]) -> None:
     assert max(peaks.values()) <= 1, peaks
 
 
+def test_long_texts_come_in_pieces_that_suit_it() -> None:
+    """Sentences of a dozen words were learned: of pieces of 200 characters it loses most words."""
+    csm = CSM.from_pretrained("demo", device="cpu")
+    assert csm.config["csm.generation.piece_characters"] == 100
+    sentence = "We can take the bus to the station, and then we walk home."
+    audio = csm.generate(" ".join([sentence] * 4), seed=SEED, long_form="batch")
+    assert [turn.text for turn in audio.turns] == [sentence] * 4
+
+
 def test_the_same_seed_says_the_same(spoken: list[Audio]) -> None:
     csm = CSM.from_pretrained("demo", device="cpu", threads=1)
     batch = csm.generate_batch([f"[0]{text}" for text in SENTENCES], seed=[SEED] * len(SENTENCES))
