@@ -16,7 +16,7 @@ RUN pip wheel --wheel-dir /wheels "$(ls /wheels/csm_ggml-*.whl)[server,wyoming]"
 FROM python:3.12-slim-bookworm
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels "csm-ggml[server,wyoming]" \
-    && useradd --system --uid 10001 --home-dir /models csm \
+    && useradd --uid 10001 --home-dir /models --no-create-home --shell /usr/sbin/nologin csm \
     && install -d -o csm -g csm /models /voices
 USER csm
 ENV HF_HOME=/models XDG_CACHE_HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
