@@ -58,13 +58,16 @@ void LatentTransformer::advance(const std::vector<int32_t>& streams, int n) {
 }
 
 void LatentTransformer::reset(int stream) {
-    position_[static_cast<size_t>(stream)] = 0;
-    // what is masked may still be multiplied by zero, which only finite numbers survive
+    int64_t& position = position_[static_cast<size_t>(stream)];
+    // what is masked may still be multiplied by zero, which only finite numbers survive; rows that were never
+    // written are zero
+    const auto rows = static_cast<size_t>(std::min<int64_t>(position, capacity_));
+    const size_t first = static_cast<size_t>(stream) * static_cast<size_t>(capacity_);
+    position = 0;
+    if (rows == 0) return;
     for (const auto* tensors : {&cache_.k, &cache_.v}) {
-        for (ggml_tensor* tensor : *tensors) {
-            const size_t bytes = tensor->nb[1] * static_cast<size_t>(capacity_);
-            ggml_backend_tensor_memset(tensor, 0, bytes * static_cast<size_t>(stream), bytes);
-        }
+        for (ggml_tensor* tensor : *tensors)
+            ggml_backend_tensor_memset(tensor, 0, tensor->nb[1] * first, tensor->nb[1] * rows);
     }
 }
 
