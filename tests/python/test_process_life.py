@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 import gc
 import pickle
 import signal
@@ -11,11 +12,20 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import csm_ggml
 import numpy as np
 import pytest
 from csm_ggml import CSM, Audio, JobCancelled, QueueFull
+from csm_ggml.speech.request import Request
+from csm_ggml.speech.scheduler import Scheduler
+from fakes import HashEngine, request, scheduler_of
+
+PACKAGE = str(Path(csm_ggml.__file__).parent)
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
 
@@ -218,6 +228,73 @@ def test_ctrl_c(path: Path, what: str) -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10)[0] == "usable\n"
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_point() -> None:
+    """Wherever it strikes the caller, no thread is lost and the model speaks on."""
+    begin = threading.enumerate()
+    asked = request("[0]a", 3)
+    wanted = scheduler_of(HashEngine()).submit(asked).result().codes
+    gc.collect()
+    gc.freeze()
+    points = 0
+    struck = True
+    while struck:
+        engine = HashEngine()
+        scheduler = scheduler_of(engine, threads=True)
+        struck = interrupted_at(points, scheduler, asked)
+        assert np.array_equal(scheduler.submit(asked).result().codes, wanted)
+        scheduler.close()
+        assert engine.idle
+        del scheduler
+        gc.collect()  # a finalizer that was struck would swallow it
+        points += 1
+    gc.unfreeze()
+    assert points > 100
+    left = [thread for thread in threading.enumerate() if thread not in begin]
+    wait_until(lambda: not any(thread.is_alive() for thread in left))
+
+
+def interrupted_at(count: int, scheduler: Scheduler, asked: Request) -> bool:
+    """Raise KeyboardInterrupt at the point of that number where Python looks for signals.
+
+    Returns whether there are so many. These are the beginnings of functions, the jumps back, and
+    the ends of calls, here of those in the package and in threading.py.
+    """
+    left = count
+    before: dict[FrameType, str] = {}
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith((PACKAGE, threading.__file__)):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            last = before.get(frame, "")
+            before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if last.startswith(("CALL", "RESUME", "JUMP_BACK")):
+                left -= 1
+                if left < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        scheduler.submit(asked).result()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return left < 0
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 # Async use

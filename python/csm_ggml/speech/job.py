@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -50,7 +51,9 @@ class Outbox:
         Args:
             frames: Unread frames after which the job is full; None for no limit.
         """
-        self.condition = threading.Condition()
+        # A plain lock: Ctrl-C cannot strike between its release and the end of a `with`, as it can
+        # in threading's classes that are written in Python.
+        self.lock = threading.RLock()
         self.stats: Stats | None = None
         self.segments: tuple[EncodedSegment, ...] = ()
         self.error: BaseException | None = None
@@ -72,7 +75,7 @@ class Outbox:
 
     def put(self, chunk: Audio) -> None:
         """Hand out a chunk."""
-        with self.condition:
+        with self.lock:
             self._chunks.append(chunk)
             self._unread += len(chunk.codes)
             self.stats = chunk.stats
@@ -84,7 +87,7 @@ class Outbox:
         self, error: BaseException | None = None, segments: tuple[EncodedSegment, ...] = ()
     ) -> None:
         """Say that there is no further chunk."""
-        with self.condition:
+        with self.lock:
             if self.done:
                 return
             self.done, self.error, self.segments = True, error, segments
@@ -94,7 +97,7 @@ class Outbox:
         for call in (*wakers, *callbacks):
             call()
 
-    # The caller, who holds the condition
+    # The caller, who holds the lock
 
     def take(self) -> Audio | None:
         """The next chunk, if there is one."""
@@ -110,7 +113,7 @@ class Outbox:
 
     def call_when_done(self, callback: Callable[[], None]) -> None:
         """Call it when the job is done, at once if it is."""
-        with self.condition:
+        with self.lock:
             if not self.done:
                 self._callbacks.append(callback)
                 return
@@ -120,12 +123,16 @@ class Outbox:
         """Call it once, when there is a chunk or the end."""
         self._wakers.append(waker)
 
+    def call_no_more(self, waker: Callable[[], None]) -> None:
+        """Forget a waker, if it has not been called."""
+        with contextlib.suppress(ValueError):
+            self._wakers.remove(waker)
+
     def _notify(self) -> list[Callable[[], None]]:
-        """Wake those who wait for the condition; returns what to call when it is free again.
+        """What to call when the lock is free again.
 
         An event loop that is woken under the lock takes up the thread of this one to wait for it.
         """
-        self.condition.notify_all()
         wakers, self._wakers = self._wakers, []
         return wakers
 
@@ -179,7 +186,7 @@ class Job:
         """
         if self._driver.forked:
             return False  # another thread may have held the lock when the process was forked
-        with self._outbox.condition:
+        with self._outbox.lock:
             if self._outbox.done:
                 return False
             self._outbox.cancelled = True
@@ -223,7 +230,7 @@ class Job:
                 "them with Audio.concatenate"
             )
         self.wait(timeout)
-        with self._outbox.condition:
+        with self._outbox.lock:
             if self._result is None:
                 self._raise_error()
                 chunks = []
@@ -242,7 +249,7 @@ class Job:
             TimeoutError: If it takes longer; the job goes on.
         """
         self._driver.check_caller()
-        with self._outbox.condition:
+        with self._outbox.lock:
             self._outbox.lift_limit()
         self._driver.wake()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -250,7 +257,7 @@ class Job:
 
     def check(self) -> None:
         """Raise what it failed with, if it has."""
-        with self._outbox.condition:
+        with self._outbox.lock:
             self._raise_error()
 
     def __iter__(self) -> Iterator[Audio]:
@@ -270,7 +277,7 @@ class Job:
         self._iterated = True
         outbox = self._outbox
         self._wait_for(lambda: outbox.done or bool(outbox._chunks), None)
-        with outbox.condition:
+        with outbox.lock:
             was_full = outbox.full
             chunk = outbox.take()
             if chunk is None:
@@ -290,7 +297,7 @@ class Job:
         self._iterated = True
         outbox = self._outbox
         while True:
-            with outbox.condition:
+            with outbox.lock:
                 was_full = outbox.full
                 chunk = outbox.take()
                 if chunk is None:
@@ -325,18 +332,25 @@ class Job:
         return news
 
     def _wait_for(self, there: Callable[[], bool], deadline: float | None) -> None:
-        condition = self._outbox.condition
+        outbox = self._outbox
         while True:
             left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
-            with condition:
+            with outbox.lock:
                 if there():
                     return
                 if left <= 0:
                     raise TimeoutError("the job is not done yet")
             if self._driver.pump():
-                with condition:
-                    if not there():
-                        condition.wait(min(left, _WAIT_SECONDS))
+                # Released by whoever has news.
+                news = threading.Lock()
+                news.acquire()
+                with outbox.lock:
+                    if there():
+                        return
+                    outbox.call_when_news(news.release)
+                if not news.acquire(timeout=min(left, _WAIT_SECONDS)):
+                    with outbox.lock:
+                        outbox.call_no_more(news.release)
 
     def _raise_error(self) -> None:
         error = self._outbox.error

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from csm_ggml.audio.watermark import Watermark
@@ -24,6 +25,7 @@ from csm_ggml.errors import BackendError, JobCancelled, QueueFull
 from csm_ggml.limits import number
 from csm_ggml.loading.geometry import Geometry
 from csm_ggml.log import logger
+from csm_ggml.speech.daemon import Daemon
 from csm_ggml.speech.dialogue import Dialogue
 from csm_ggml.speech.engine import Decoder, Engine
 from csm_ggml.speech.entry import PRIORITIES, Entry
@@ -51,34 +53,56 @@ class _Runner:
     def __init__(self, loop: Loop, worker: Worker) -> None:
         self.loop = loop
         self.worker = worker
-        # Of inbox, thread and closing. A collected object may release a lease while it is held.
+        # Of inbox, threads and closing. A collected object may release a lease while it is held.
         self.lock = threading.RLock()
-        self.inbox: deque[Callable[[], None]] = deque()
-        self.arriving = 0  # jobs in the inbox
-        self.news = threading.Event()
-        self.thread: threading.Thread | None = None
+        self.inbox: deque[Entry | Callable[[], None]] = deque()  # jobs, and what else is to be done
+        # Something to look at; Ctrl-C cannot strike inside of it, as it can in an Event.
+        self.news: SimpleQueue[None] = SimpleQueue()
+        self.daemon = Daemon("csm-scheduler")
         self.closing: str | None = None  # "drain" or "cancel"
         self.threadless = False
         self.retired = False
         self.ticking = threading.RLock()
         self.pid = os.getpid()
 
-    def post(self, command: Callable[[], None]) -> None:
-        """Have something done between two ticks."""
+    def post(self, command: Entry | Callable[[], None]) -> None:
+        """Have a job taken, or something else done, between two ticks."""
         with self.lock:
             self.inbox.append(command)
-        self.news.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look at what there is."""
+        self.news.put(None)
+
+    def sleep(self, seconds: float | None) -> bool:
+        """Wait until there may be something to do; returns whether there was within the time."""
+        try:
+            self.news.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+    @property
+    def arriving(self) -> int:
+        """Jobs in the inbox; for those who hold the lock."""
+        return sum(isinstance(command, Entry) for command in self.inbox)
+
+    def carry_out(self, command: Entry | Callable[[], None]) -> None:
+        """Do what was posted."""
+        if isinstance(command, Entry):
+            self.loop.add(command)
+        else:
+            command()
 
     def start(self) -> None:
         """Start the threads, unless they run or cannot be had."""
         with self.lock:
-            if self.thread is not None or self.threadless:
+            if self.daemon.thread is not None or self.threadless:
                 return
             try:
                 self.worker.start()
-                thread = threading.Thread(target=self.run, name="csm-scheduler", daemon=True)
-                thread.start()
-                self.thread = thread
+                self.daemon.start(self.run)
             except RuntimeError:
                 self.worker.stop()
                 self.threadless = True
@@ -86,9 +110,11 @@ class _Runner:
     def run(self) -> None:
         """The thread."""
         while True:
-            self.news.clear()
+            while not self.news.empty():
+                self.news.get()
             if self.retired:
-                self.worker.stop()
+                with self.ticking:
+                    self.worker.stop()
                 return
             busy = self.once()
             if self.closing is not None and (self.closing == "cancel" or not self.loop.busy):
@@ -96,10 +122,10 @@ class _Runner:
                 return
             if not busy:
                 alarm = self.loop.alarm()
-                if not self.news.wait(IDLE_SECONDS if alarm is None else alarm) and alarm is None:
+                if not self.sleep(IDLE_SECONDS if alarm is None else alarm) and alarm is None:
                     with self.ticking:
                         self.loop.rest()
-                    self.news.wait()
+                    self.sleep(None)
 
     def once(self) -> bool:
         """Carry out what was posted, and one tick."""
@@ -109,7 +135,7 @@ class _Runner:
                     if not self.inbox:
                         break
                     command = self.inbox.popleft()
-                command()
+                self.carry_out(command)
             try:
                 return self.loop.tick()
             except Exception as error:
@@ -125,10 +151,10 @@ class _Runner:
             with self.lock:
                 self.inbox, left = deque(), self.inbox
             for command in left:
-                command()
+                self.carry_out(command)
             self.loop.fail_all(JobCancelled("the model was closed"))
             self.loop.drop_engine()
-        self.worker.stop()
+            self.worker.stop()
 
     def stop(self, how: str, *, wait: bool = True) -> None:
         """End the thread: at once ("cancel"), or when all jobs are done ("drain")."""
@@ -136,8 +162,8 @@ class _Runner:
             return
         with self.lock:
             self.closing = how if self.closing != "cancel" else "cancel"
-            thread = self.thread
-        self.news.set()
+            thread = self.daemon.close()
+        self.wake()
         if thread is None:
             while how == "drain" and self.once():
                 pass
@@ -154,9 +180,9 @@ class _Runner:
         if self.pid != os.getpid():
             return
         with self.lock:
-            thread, self.thread = self.thread, None
+            thread = self.daemon.take()
             self.retired = self.threadless = True
-        self.news.set()
+        self.wake()
         if thread is not None:
             thread.join()
 
@@ -284,14 +310,7 @@ class Scheduler:
                 raise self._queue_full(waiting)
             self._numbers += 1
             entry.number = self._numbers
-            runner.arriving += 1
-
-        def add() -> None:
-            with runner.lock:
-                runner.arriving -= 1
-            runner.loop.add(entry)
-
-        runner.post(add)
+            runner.post(entry)
         runner.start()
         return Job(self, outbox, request)
 
@@ -313,7 +332,8 @@ class Scheduler:
         loop = self._runner.loop
         frames, rows = loop.meter.rates()
         counts: dict[str, Any] = loop.count()
-        counts["queued"] += self._runner.arriving
+        with self._runner.lock:
+            counts["queued"] += self._runner.arriving
         return SchedulerStats(
             slots=self._slots,
             **counts,
@@ -336,7 +356,7 @@ class Scheduler:
 
     def wake(self) -> None:
         """See `Driver`."""
-        self._runner.news.set()
+        self._runner.wake()
 
     def pump(self) -> bool:
         """See `Driver`."""
@@ -358,7 +378,7 @@ class Scheduler:
             BackendError: If the model was loaded before a fork.
         """
         self._check_process()
-        if threading.current_thread() is self._runner.thread:
+        if threading.current_thread() is self._runner.daemon.thread:
             raise RuntimeError(
                 "a watermark hook or a done callback cannot wait for speech of the same model: it "
                 "runs in the thread that makes it"

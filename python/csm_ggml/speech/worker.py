@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from csm_ggml.speech.daemon import Daemon
 from csm_ggml.speech.engine import Engine, SlotRows
 from csm_ggml.speech.entry import Entry
 
@@ -99,7 +100,8 @@ class Worker:
         self._wake.acquire()
         self._done.acquire()
         self._work: tuple[Work, Engine] | None = None
-        self._thread: threading.Thread | None = None
+        self._handed = False
+        self._daemon = Daemon("csm-step")
 
     def start(self) -> None:
         """Start the thread.
@@ -107,30 +109,28 @@ class Worker:
         Raises:
             RuntimeError: If the system gives none.
         """
-        thread = threading.Thread(target=self._run, name="csm-step", daemon=True)
-        thread.start()
-        self._thread = thread
+        self._daemon.start(self._run)
 
     def begin(self, work: Work, engine: Engine) -> None:
         """Start some work; nobody else may use the engine until `wait` has returned."""
-        if self._thread is None:
+        self._handed = self._daemon.thread is not None
+        if self._handed:
+            self._work = work, engine
+            self._wake.release()
+        else:
             work.run(engine)
-            return
-        self._work = work, engine
-        self._wake.release()
 
     def wait(self) -> None:
         """Wait until the work that was begun is done."""
-        if self._thread is not None:
+        if self._handed:
             self._done.acquire()
 
     def stop(self) -> None:
         """End the thread, which is idle."""
-        if self._thread is not None:
+        if (thread := self._daemon.take()) is not None:
             self._work = None
             self._wake.release()
-            self._thread.join()
-            self._thread = None
+            thread.join()
 
     def _run(self) -> None:
         while True:
