@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 # What a shell gives a command that a signal has ended.
@@ -29,10 +30,14 @@ class Interruption:
 
     number: int | None = None
 
-    def handle(self, number: int, frame: object) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """Interrupt the main thread."""
         if self.number is None:
             self.number = number
+        if _importing(frame):
+            # Modules in C print what interrupts them, and say that they are not there.
+            self._come_again()
+            return
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def unraisable(self, args: Any) -> None:
@@ -40,9 +45,20 @@ class Interruption:
         if self.number is None or not issubclass(args.exc_type, KeyboardInterrupt):
             sys.__unraisablehook__(args)
             return
+        self._come_again()
+
+    def _come_again(self) -> None:
         timer = threading.Timer(0.05, _thread.interrupt_main, (self.number,))
         timer.daemon = True
         timer.start()
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
