@@ -39,7 +39,8 @@ def compilers(folder: Path, python: Path, target: str) -> dict[str, str]:
         "ranlib": "ranlib",
     }.items():
         program = folder / name
-        program.write_text(f'#!/bin/sh\nexec "{python}" -m ziglang {command} "$@"\n')
+        # -I: the builds that pip isolates tell every Python, by PYTHONPATH, to look nowhere else.
+        program.write_text(f'#!/bin/sh\nexec "{python}" -I -m ziglang {command} "$@"\n')
         program.chmod(0o755)
         found[name] = str(program)
     options = f"-DCMAKE_AR={found['ar']} -DCMAKE_RANLIB={found['ranlib']}"
