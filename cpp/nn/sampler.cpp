@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <limits>
-#include <numeric>
 
 namespace csm {
 
@@ -17,28 +18,62 @@ int32_t argmax(const float* logits, int n) {
     return best;
 }
 
+// A code with its logit as a number that is larger for the one that comes first. The bits of floats are in
+// order once negative ones are turned round; what is added makes the two zeros one.
+uint64_t candidate(float logit, int code) {
+    const float value = std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit + 0.0f;
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    bits ^= (bits >> 31) != 0 ? 0xffffffffu : 0x80000000u;
+    return uint64_t{bits} << 32 | ~static_cast<uint32_t>(code);
+}
+
+double logit_of(uint64_t candidate) {
+    auto bits = static_cast<uint32_t>(candidate >> 32);
+    bits ^= (bits >> 31) != 0 ? 0x80000000u : 0xffffffffu;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return static_cast<double>(value);
+}
+
+int32_t code_of(uint64_t candidate) {
+    return static_cast<int32_t>(~static_cast<uint32_t>(candidate));
+}
+
+// At most the k-th largest of n logits: as many groups have a largest one each.
+float bound_of_top(const float* logits, int n, int k) {
+    float least = std::numeric_limits<float>::infinity();
+    const int group = n / k;
+    for (int g = 0; g < k; ++g) {
+        float largest = -std::numeric_limits<float>::infinity();
+        for (int i = g * group; i < (g + 1) * group; ++i) {
+            if (logits[i] > largest) largest = logits[i];
+        }
+        least = std::min(least, largest);
+    }
+    return least;
+}
+
 }  // namespace
 
 int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float u, SamplerScratch& scratch) {
     if (!(s.temperature > 0.0f) || s.top_k == 1) return argmax(logits, n);
-    auto& [z, order, mass] = scratch;
-    z.resize(static_cast<size_t>(n));
+    auto& [order, mass] = scratch;
     order.resize(static_cast<size_t>(n));
-    for (int i = 0; i < n; ++i) {
-        z[static_cast<size_t>(i)] =
-            std::isnan(logits[i]) ? -std::numeric_limits<float>::infinity() : logits[i];
-    }
-    std::iota(order.begin(), order.end(), 0);
-    const auto before = [&z = z](int32_t a, int32_t b) {
-        const float za = z[static_cast<size_t>(a)], zb = z[static_cast<size_t>(b)];
-        return za != zb ? za > zb : a < b;
-    };
     const int k = s.top_k > 0 && s.top_k < n ? s.top_k : n;
-    if (k < n) std::nth_element(order.begin(), order.begin() + k, order.end(), before);
-    std::sort(order.begin(), order.begin() + k, before);
+    // Most codes are below all that are kept, and need no sorting.
+    const float bound = k < n ? bound_of_top(logits, n, k) : -std::numeric_limits<float>::infinity();
+    auto last = order.begin();
+    for (int i = 0; i < n; ++i) {
+        *last = candidate(logits[i], i);
+        if (!(logits[i] < bound)) ++last;
+    }
+    const auto kept = order.begin() + k;
+    if (kept != last) std::nth_element(order.begin(), kept, last, std::greater<>());
+    std::sort(order.begin(), kept, std::greater<>());
 
-    const double top = z[static_cast<size_t>(order[0])];
-    if (std::isinf(top)) return order[0];
+    const double top = logit_of(order[0]);
+    if (std::isinf(top)) return code_of(order[0]);
 
     // cumulated, unnormalised softmax mass in the order of the candidates; the difference is taken before the
     // division, since a logit over a tiny temperature is too large for a float
@@ -46,17 +81,17 @@ int32_t sample_code(const float* logits, int n, const SamplerSettings& s, float 
     const auto temperature = static_cast<double>(s.temperature);
     double total = 0.0;
     for (size_t i = 0; i < mass.size(); ++i) {
-        total += std::exp((static_cast<double>(z[static_cast<size_t>(order[i])]) - top) / temperature);
+        total += std::exp((logit_of(order[i]) - top) / temperature);
         mass[i] = total;
     }
     auto end = mass.end();
     if (s.top_p < 1.0f) {
-        const auto last = std::lower_bound(mass.begin(), end, static_cast<double>(s.top_p) * total);
-        if (last != end) end = last + 1;
+        const auto reached = std::lower_bound(mass.begin(), end, static_cast<double>(s.top_p) * total);
+        if (reached != end) end = reached + 1;
     }
     const auto drawn = std::upper_bound(mass.begin(), end, static_cast<double>(u) * *(end - 1));
     // u * mass may round up to the whole mass
-    return order[static_cast<size_t>(std::min(drawn, end - 1) - mass.begin())];
+    return code_of(order[static_cast<size_t>(std::min(drawn, end - 1) - mass.begin())]);
 }
 
 void pack_settings(const SamplerSettings& settings, int codes, float* out, size_t stride) {

@@ -24,8 +24,7 @@ struct SamplerSettings {
 
 // Working memory of a draw, kept from call to call.
 struct SamplerScratch {
-    std::vector<float> logits;
-    std::vector<int32_t> order;
+    std::vector<uint64_t> order;
     std::vector<double> mass;
 };
 

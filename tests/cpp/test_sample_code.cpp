@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include "check.h"
@@ -86,6 +88,42 @@ TEST(what_is_not_a_number_is_never_drawn) {
     CHECK_EQ(draw({-kInf, 0, -kInf}, 1, 0, 1, kBelowOne), 1);
     CHECK_EQ(draw({0, kNan}, 0, 0, 1, 0), 0);
     CHECK_EQ(draw({kNan, 0, 1}, 0, 0, 1, 0), 2);
+}
+
+TEST(what_is_kept_is_what_a_plain_sort_keeps) {
+    std::mt19937 random(1);
+    for (const int codes : {5, 64, 2051}) {
+        std::vector<float> logits(static_cast<size_t>(codes));
+        for (int row = 0; row < 40; ++row) {
+            for (float& logit : logits) {
+                // Coarse numbers, of which many are equal, among them both zeros and none at all.
+                const auto drawn = static_cast<int>(random() % 41) - 20;
+                logit = drawn == 19   ? kNan
+                        : drawn == 20 ? -kInf
+                        : drawn == 0  ? -0.0f
+                                      : static_cast<float>(drawn / 2);
+            }
+            std::vector<int> order(logits.size());
+            std::iota(order.begin(), order.end(), 0);
+            const auto number = [&](int code) {
+                const float logit = logits[static_cast<size_t>(code)];
+                return std::isnan(logit) ? -kInf : logit;
+            };
+            std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return number(a) > number(b); });
+            for (const int k : {2, 3, 4, 50, codes - 1, codes, 0}) {
+                if (k > codes) continue;
+                const auto kept = static_cast<size_t>(k == 0 ? codes : k);
+                const float u = static_cast<float>(random() >> 8) * 0x1.0p-24f;
+                std::vector<double> mass;
+                for (size_t i = 0; i < kept; ++i)
+                    mass.push_back((i == 0 ? 0.0 : mass.back()) +
+                                   std::exp(number(order[i]) - number(order[0])));
+                size_t place = 0;
+                while (mass[place] <= static_cast<double>(u) * mass.back()) ++place;
+                CHECK_EQ(draw(logits, 1, k, 1, u), order[place]);
+            }
+        }
+    }
 }
 
 namespace {
