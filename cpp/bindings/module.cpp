@@ -4,7 +4,9 @@
 #include "runtime/error.h"
 #include "runtime/processor.h"
 
-PYBIND11_MODULE(_core, m) {
+// Needs no global interpreter lock: what is not for one thread at a time (Engine, the codecs) is so with the
+// lock as well, as a step runs without it; the rest is immutable or locks by itself.
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
     if (const std::string missing = csm::missing_instructions(); !missing.empty()) {
         throw pybind11::import_error(
             csm::cat("csm-ggml was built for another processor: this one has no ", missing,
