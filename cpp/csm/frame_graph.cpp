@@ -26,24 +26,26 @@ FrameGraph::FrameGraph(std::shared_ptr<Device> device, const CsmConfig& config, 
     : shape_(shape),
       n_codes_(config.codes),
       pool_(device, 32 + KvCache::tensors(config.depth)),
+      block_(pool_, *device),
       graph_(device, max_nodes(config)),
-      sampler_(pool_, *device, config.codes, config.codebooks, shape.batch) {
+      sampler_(block_, pool_, *device, config.codes, config.codebooks, shape.batch) {
     const int batch = shape.batch, rows = batch + shape.prompt, codebooks = config.codebooks;
     ggml_context* ctx = pool_.ctx();
-    audio_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, int64_t{codebooks} * rows);
-    text_ids_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, rows);
+    audio_rows_ = block_.input(GGML_TYPE_I32, int64_t{codebooks} * rows);
+    text_ids_ = block_.input(GGML_TYPE_I32, rows);
     if (!device->runs_own_nodes()) {
-        audio_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
-        text_gate_ = ggml_new_tensor_2d(ctx, GGML_TYPE_F32, 1, batch);
+        audio_gate_ = block_.input(GGML_TYPE_F32, 1, batch);
+        text_gate_ = block_.input(GGML_TYPE_F32, 1, batch);
     }
-    positions_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, rows);
-    cache_rows_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I64, rows);
+    positions_ = block_.input(GGML_TYPE_I32, rows);
+    cache_rows_ = block_.input(GGML_TYPE_I64, rows);
     const bool any_slots = attends_itself(*device, config.backbone, cache.k.front()->type);
     if (any_slots) {
-        slots_ = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, rows);
+        slots_ = block_.input(GGML_TYPE_I32, rows);
     } else {
-        mask_ = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, shape.keys, 1, 1, batch);
+        mask_ = block_.input(GGML_TYPE_F16, shape.keys, 1, 1, batch);
     }
+    block_.close();
     codes_ = pool_.columns(GGML_TYPE_I32, batch, codebooks);
     if (shape.logits) logits_ = pool_.columns(GGML_TYPE_F32, config.codes, int64_t{codebooks} * batch);
     depth_positions_ = pool_.columns(GGML_TYPE_I32, batch, codebooks);
@@ -106,10 +108,10 @@ ggml_tensor* FrameGraph::build_input(const CsmConfig& c, const CsmWeights& w) {
     return ggml_add(ctx, ggml_mul(ctx, text, text_gate_), ggml_mul(ctx, audio, audio_gate_));
 }
 
-void FrameGraph::upload_input() {
-    upload_all(audio_rows_, inputs_.audio_rows);
+void FrameGraph::write_embedding_inputs() {
+    block_.write(audio_rows_, inputs_.audio_rows);
     if (text_gate_ == nullptr) {
-        upload_all(text_ids_, inputs_.text_ids);
+        block_.write(text_ids_, inputs_.text_ids);
         return;
     }
     std::vector<int32_t> ids;
@@ -119,9 +121,9 @@ void FrameGraph::upload_input() {
         text.push_back(id >= 0 ? 1.0f : 0.0f);
         audio.push_back(id >= 0 ? 0.0f : 1.0f);
     }
-    upload_all(text_ids_, ids);
-    upload_all(text_gate_, text);
-    upload_all(audio_gate_, audio);
+    block_.write(text_ids_, ids);
+    block_.write(text_gate_, text);
+    block_.write(audio_gate_, audio);
 }
 
 // Head and sampler of one codebook: hidden {width, batch} -> codes I32 {batch}, recorded in codes_ (and
@@ -204,14 +206,15 @@ void FrameGraph::build(const CsmConfig& c, const CsmWeights& w, const KvCache& c
 }
 
 void FrameGraph::run(int32_t* codes, float* logits) {
-    upload_input();
-    upload_all(positions_, inputs_.positions);
-    upload_all(cache_rows_, inputs_.cache_rows);
-    if (slots_) upload_all(slots_, inputs_.slots);
-    if (mask_) upload_all(mask_, inputs_.mask);
-    upload_columns(sampler_.settings, inputs_.settings.data(), shape_.batch);
-    upload_columns(sampler_.uniforms, inputs_.uniforms.data(), shape_.batch);
-    if (shape_.needs.forced) upload_columns(sampler_.forced, inputs_.forced.data(), shape_.batch);
+    write_embedding_inputs();
+    block_.write(positions_, inputs_.positions);
+    block_.write(cache_rows_, inputs_.cache_rows);
+    if (slots_) block_.write(slots_, inputs_.slots);
+    if (mask_) block_.write(mask_, inputs_.mask);
+    block_.write_columns(sampler_.settings, inputs_.settings, shape_.batch);
+    block_.write_columns(sampler_.uniforms, inputs_.uniforms, shape_.batch);
+    if (shape_.needs.forced) block_.write_columns(sampler_.forced, inputs_.forced, shape_.batch);
+    block_.send();
     graph_.compute();
     drawn_.resize(inputs_.forced.size());
     download_columns(codes_, drawn_.data(), shape_.batch);

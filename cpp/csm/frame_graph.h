@@ -57,7 +57,7 @@ class FrameGraph {
  private:
     void build(const CsmConfig& config, const CsmWeights& weights, const KvCache& cache);
     ggml_tensor* build_input(const CsmConfig& config, const CsmWeights& weights);
-    void upload_input();
+    void write_embedding_inputs();
     ggml_tensor* draw(const Sampler& sampler, ggml_tensor* hidden, int codebook, const CsmConfig& config,
                       const CsmWeights& weights);
 
@@ -66,12 +66,15 @@ class FrameGraph {
     Inputs inputs_;
     std::vector<int32_t> drawn_;
     TensorPool pool_;
+    InputBlock block_;
     Graph graph_;
     KvCache depth_cache_;
-    // pool tensors
+    // of the block
     ggml_tensor *audio_rows_, *text_ids_;
     ggml_tensor *audio_gate_ = nullptr, *text_gate_ = nullptr;  // F32 {1, batch}: 0 or 1; see build_input
-    ggml_tensor *positions_, *cache_rows_, *slots_ = nullptr, *mask_ = nullptr, *codes_, *logits_ = nullptr;
+    ggml_tensor *positions_, *cache_rows_, *slots_ = nullptr, *mask_ = nullptr;
+    // of the pool
+    ggml_tensor *codes_, *logits_ = nullptr;
     ggml_tensor *depth_positions_, *depth_rows_;             // columns of batch, one per depth position
     ggml_tensor *pair_positions_, *pair_rows_, *pair_mask_;  // of the first pass, which holds two positions
     SamplerInputs sampler_;

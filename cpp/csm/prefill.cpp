@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nn/embedding.h"
+#include "runtime/transfers.h"
 
 namespace csm {
 
@@ -49,7 +50,7 @@ Inputs make_inputs(const CsmConfig& c, const CsmWeights& w, const KvCache& cache
 // prompt.
 class ComposedEmbedding {
  public:
-    ComposedEmbedding(TensorPool& pool, const Inputs& in, int codebooks) : codebooks_(codebooks) {
+    ComposedEmbedding(InputBlock& block, const Inputs& in, int codebooks) : codebooks_(codebooks) {
         for (size_t i = 0; i < in.text.size(); ++i) {
             if (in.text[i] >= 0) text_ids_.push_back(in.text[i]);
         }
@@ -60,9 +61,7 @@ class ComposedEmbedding {
             if (in.text[i] < 0) audio_rows_.insert(audio_rows_.end(), codes, codes + codebooks);
         }
         const auto input = [&](const std::vector<int32_t>& values) {
-            return values.empty()
-                       ? nullptr
-                       : ggml_new_tensor_1d(pool.ctx(), GGML_TYPE_I32, static_cast<int64_t>(values.size()));
+            return values.empty() ? nullptr : block.input(GGML_TYPE_I32, static_cast<int64_t>(values.size()));
         };
         text_in_ = input(text_ids_);
         audio_in_ = input(audio_rows_);
@@ -75,10 +74,10 @@ class ComposedEmbedding {
         if (text == nullptr) return audio;
         return ggml_get_rows(ctx, ggml_concat(ctx, text, audio, 1), order_in_);
     }
-    void upload_inputs() const {
-        if (text_in_) upload(text_in_, text_ids_.data(), ggml_nbytes(text_in_));
-        if (audio_in_) upload(audio_in_, audio_rows_.data(), ggml_nbytes(audio_in_));
-        upload(order_in_, order_.data(), ggml_nbytes(order_in_));
+    void write_inputs(InputBlock& block) const {
+        if (text_in_) block.write(text_in_, text_ids_);
+        if (audio_in_) block.write(audio_in_, audio_rows_);
+        block.write(order_in_, order_);
     }
 
  private:
@@ -113,18 +112,18 @@ GraphSize prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, con
     const int keys = alone ? 0 : cache.bucket(first - lead + total);
     const std::vector<ggml_fp16_t> mask = alone ? std::vector<ggml_fp16_t>() : make_mask(keys, in);
 
-    TensorPool pool(device, 8);
-    const auto input = [&](ggml_type type, size_t n) {
-        return ggml_new_tensor_1d(pool.ctx(), type, static_cast<int64_t>(n));
-    };
+    TensorPool pool(device, InputBlock::kTensors + 8);
+    InputBlock inputs(pool, *device);
+    const auto input = [&](ggml_type type, size_t n) { return inputs.input(type, static_cast<int64_t>(n)); };
     const bool own_embedding = device->runs_own_nodes();
     ggml_tensor* text_in = own_embedding ? input(GGML_TYPE_I32, in.text.size()) : nullptr;
     ggml_tensor* audio_in = own_embedding ? input(GGML_TYPE_I32, in.audio.size()) : nullptr;
     std::unique_ptr<ComposedEmbedding> composed;
-    if (!own_embedding) composed = std::make_unique<ComposedEmbedding>(pool, in, c.codebooks);
+    if (!own_embedding) composed = std::make_unique<ComposedEmbedding>(inputs, in, c.codebooks);
     ggml_tensor* positions_in = input(GGML_TYPE_I32, in.positions.size());
     ggml_tensor* cache_rows_in = input(GGML_TYPE_I64, in.cache_rows.size());
-    ggml_tensor* mask_in = alone ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F16, keys, total);
+    ggml_tensor* mask_in = alone ? nullptr : inputs.input(GGML_TYPE_F16, keys, total);
+    inputs.close();
     pool.allocate();
 
     Graph graph(device, 64 + transformer_nodes(c.backbone));
@@ -149,18 +148,19 @@ GraphSize prefill(const std::shared_ptr<Device>& device, const CsmConfig& c, con
     graph.allocate();
 
     if (composed) {
-        composed->upload_inputs();
+        composed->write_inputs(inputs);
     } else {
-        upload(text_in, in.text.data(), ggml_nbytes(text_in));
-        upload(audio_in, in.audio.data(), ggml_nbytes(audio_in));
+        inputs.write(text_in, in.text);
+        inputs.write(audio_in, in.audio);
     }
-    upload(positions_in, in.positions.data(), ggml_nbytes(positions_in));
-    upload(cache_rows_in, in.cache_rows.data(), ggml_nbytes(cache_rows_in));
-    if (mask_in) upload(mask_in, mask.data(), ggml_nbytes(mask_in));
+    inputs.write(positions_in, in.positions);
+    inputs.write(cache_rows_in, in.cache_rows);
+    if (mask_in) inputs.write(mask_in, mask);
+    inputs.send();
     graph.compute();
     if (logits)
-        ggml_backend_tensor_get(out, logits, out->nb[1] * static_cast<size_t>(lead),
-                                out->nb[1] * static_cast<size_t>(rows.count));
+        download(out, logits, out->nb[1] * static_cast<size_t>(lead),
+                 out->nb[1] * static_cast<size_t>(rows.count));
     return graph.size();
 }
 

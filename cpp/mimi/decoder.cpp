@@ -5,6 +5,7 @@
 #include "mimi/chunks.h"
 #include "runtime/error.h"
 #include "runtime/saved_state.h"
+#include "runtime/transfers.h"
 
 namespace csm {
 
@@ -132,9 +133,8 @@ void MimiDecoder::decode(const std::vector<int32_t>& streams, const int32_t* cod
             run(group, codes + (offset + done) * q, frames * q, n, q);
             const size_t bytes = sizeof(float) * static_cast<size_t>(n * frame_size);
             for (size_t i = 0; i < count; ++i)
-                ggml_backend_tensor_get(
-                    samples_, samples + (offset + static_cast<int64_t>(i) * frames + done) * frame_size,
-                    samples_->nb[1] * static_cast<size_t>(n) * i, bytes);
+                download(samples_, samples + (offset + static_cast<int64_t>(i) * frames + done) * frame_size,
+                         samples_->nb[1] * static_cast<size_t>(n) * i, bytes);
             done += n;
         }
     }

@@ -2,6 +2,7 @@
 
 #include "mimi/chunks.h"
 #include "runtime/error.h"
+#include "runtime/transfers.h"
 
 namespace csm {
 

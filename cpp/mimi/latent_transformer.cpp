@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "runtime/transfers.h"
+
 namespace csm {
 
 LatentTransformer::LatentTransformer(TensorPool& pool, const MimiConfig& config, int max_latents, int streams)
@@ -66,8 +68,7 @@ void LatentTransformer::reset(int stream) {
     position = 0;
     if (rows == 0) return;
     for (const auto* tensors : {&cache_.k, &cache_.v}) {
-        for (ggml_tensor* tensor : *tensors)
-            ggml_backend_tensor_memset(tensor, 0, tensor->nb[1] * first, tensor->nb[1] * rows);
+        for (ggml_tensor* tensor : *tensors) clear(tensor, tensor->nb[1] * first, tensor->nb[1] * rows);
     }
 }
 

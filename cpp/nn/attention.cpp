@@ -6,6 +6,7 @@
 #include "kernels/kernels.h"
 #include "nn/transformer.h"
 #include "runtime/saved_state.h"
+#include "runtime/transfers.h"
 
 namespace csm {
 
@@ -40,7 +41,7 @@ void KvCache::read(int slot, int64_t first, int64_t count, uint8_t* out) const {
     const size_t offset = row * static_cast<size_t>(int64_t{capacity} * slot + first);
     for (size_t i = 0; i < k.size(); ++i) {
         for (const ggml_tensor* t : {k[i], v[i]}) {
-            ggml_backend_tensor_get(t, out, offset, part);
+            download(t, out, offset, part);
             out += part;
         }
     }
@@ -54,7 +55,7 @@ void KvCache::write(int slot, int64_t first, int64_t count, const uint8_t* data,
     const size_t offset = row * static_cast<size_t>(int64_t{capacity} * slot + first);
     for (size_t i = 0; i < k.size(); ++i) {
         for (ggml_tensor* t : {k[i], v[i]}) {
-            ggml_backend_tensor_set(t, data, offset, part);
+            upload(t, data, offset, part);
             data += part;
         }
     }

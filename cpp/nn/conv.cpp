@@ -4,6 +4,7 @@
 
 #include "kernels/kernels.h"
 #include "runtime/saved_state.h"
+#include "runtime/transfers.h"
 
 namespace csm {
 
@@ -104,7 +105,7 @@ void ConvStates::reset() {
 
 void ConvStates::reset(int stream) {
     for (const auto& [layer, state] : states_)
-        ggml_backend_tensor_memset(state, 0, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+        clear(state, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
 }
 
 void ConvStates::give_back(int stream) const {
@@ -120,7 +121,7 @@ size_t ConvStates::bytes() const {
 
 void ConvStates::read(int stream, uint8_t* out) const {
     for (const auto& [layer, state] : states_) {
-        ggml_backend_tensor_get(state, out, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+        download(state, out, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
         out += state->nb[1];
     }
 }
@@ -128,7 +129,7 @@ void ConvStates::read(int stream, uint8_t* out) const {
 void ConvStates::write(int stream, const uint8_t* data, const std::string& what) {
     check_finite(what, GGML_TYPE_F32, data, bytes());
     for (const auto& [layer, state] : states_) {
-        ggml_backend_tensor_set(state, data, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
+        upload(state, data, state->nb[1] * static_cast<size_t>(stream), state->nb[1]);
         data += state->nb[1];
     }
 }

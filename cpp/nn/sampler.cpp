@@ -116,10 +116,11 @@ float rank_step(int64_t codes) {
     return step;
 }
 
-SamplerInputs::SamplerInputs(TensorPool& pool, const Device& device, int codes, int codebooks, int batch)
-    : settings(pool.columns(GGML_TYPE_F32, batch, 2 * kSettingsWidth)),
-      uniforms(pool.columns(GGML_TYPE_F32, batch, codebooks)),
-      forced(pool.columns(GGML_TYPE_I32, batch, codebooks)),
+SamplerInputs::SamplerInputs(InputBlock& block, TensorPool& pool, const Device& device, int codes,
+                             int codebooks, int batch)
+    : settings(block.columns(GGML_TYPE_F32, batch, 2 * kSettingsWidth)),
+      uniforms(block.columns(GGML_TYPE_F32, batch, codebooks)),
+      forced(block.columns(GGML_TYPE_I32, batch, codebooks)),
       ranks(device.runs_own_nodes() ? nullptr : ggml_new_tensor_2d(pool.ctx(), GGML_TYPE_F32, codes, batch)) {
 }
 

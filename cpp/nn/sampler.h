@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/graph.h"
+#include "runtime/transfers.h"
 
 namespace csm {
 
@@ -60,8 +60,10 @@ struct SamplerInputs {
     // F32 {codes, batch}: 0, -1, -2, ... times rank_step(); where it is null, nodes of our own draw
     ggml_tensor* ranks = nullptr;
 
-    // Describes the inputs in a pool; its owner allocates, and then calls upload_constants() once.
-    SamplerInputs(TensorPool& pool, const Device& device, int codes, int codebooks, int batch);
+    // Describes the inputs in a block, and what is constant in its pool; the owner allocates, and then calls
+    // upload_constants() once.
+    SamplerInputs(InputBlock& block, TensorPool& pool, const Device& device, int codes, int codebooks,
+                  int batch);
     static constexpr size_t kTensors = 4;
     void upload_constants() const;
 };

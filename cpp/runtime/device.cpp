@@ -195,7 +195,7 @@ void Device::check_process() const {
             "with multiprocessing's 'spawn'");
 }
 
-void Device::rethrow_named() const {
+void rethrow_of_device(const std::string& name) {
     try {
         throw;
     } catch (const BackendError&) {
@@ -205,9 +205,9 @@ void Device::rethrow_named() const {
     } catch (const ArgumentError&) {
         throw;
     } catch (const std::bad_alloc&) {
-        throw BackendError(cat("out of memory on device '", name_, "'"));
+        throw BackendError(cat("out of memory on device '", name, "'"));
     } catch (const std::exception& e) {
-        throw BackendError(cat("device '", name_, "' failed: ", e.what()));
+        throw BackendError(cat("device '", name, "' failed: ", e.what()));
     }
 }
 

@@ -21,6 +21,10 @@ void load_backends(const std::string& folder);
 // Names of the features that the loaded CPU backend was built for and found.
 std::vector<std::string> cpu_features();
 
+// To be called where an exception is being handled: what a driver has thrown becomes a BackendError with the
+// device's name.
+[[noreturn]] void rethrow_of_device(const std::string& name);
+
 class Device {
  public:
     // name: "auto" (a GPU if there is one, else the CPU), "cpu", "gpu" (the first GPU), "gpu:1" (the
@@ -81,13 +85,11 @@ class Device {
         try {
             function();
         } catch (...) {
-            rethrow_named();
+            rethrow_of_device(name_);
         }
     }
 
  private:
-    [[noreturn]] void rethrow_named() const;
-
     struct Choice {
         ggml_backend_dev_t gpu;  // null: the CPU
         std::string name;        // as Device::name() says it

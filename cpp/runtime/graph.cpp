@@ -1,8 +1,6 @@
 #include "runtime/graph.h"
 
 #include <algorithm>
-#include <cassert>
-#include <cstring>
 
 #include "runtime/error.h"
 #include "runtime/graph_check.h"
@@ -193,44 +191,6 @@ void Graph::compute() {
     if (status != GGML_STATUS_SUCCESS) {
         throw BackendError(
             cat("computing on device '", device_->name(), "' failed: ", ggml_status_to_string(status)));
-    }
-}
-
-void upload(ggml_tensor* tensor, const void* data, size_t bytes) {
-    assert(bytes <= ggml_nbytes(tensor));
-    ggml_backend_tensor_set(tensor, data, 0, bytes);
-}
-
-void download(const ggml_tensor* tensor, void* data, size_t bytes) {
-    assert(bytes <= ggml_nbytes(tensor));
-    ggml_backend_tensor_get(tensor, data, 0, bytes);
-}
-
-void upload_columns(ggml_tensor* tensor, const void* data, int64_t n) {
-    const size_t bytes = ggml_row_size(tensor->type, n);
-    if (n == tensor->ne[0]) {
-        upload(tensor, data, ggml_nbytes(tensor));
-        return;
-    }
-    std::vector<char> padded(ggml_nbytes(tensor));
-    for (int64_t i = 0; i < tensor->ne[1]; ++i) {
-        std::memcpy(padded.data() + static_cast<size_t>(i) * tensor->nb[1],
-                    static_cast<const char*>(data) + static_cast<size_t>(i) * bytes, bytes);
-    }
-    upload(tensor, padded.data(), padded.size());
-}
-
-void download_columns(const ggml_tensor* tensor, void* data, int64_t n) {
-    const size_t bytes = ggml_row_size(tensor->type, n);
-    if (n == tensor->ne[0]) {
-        download(tensor, data, ggml_nbytes(tensor));
-        return;
-    }
-    std::vector<char> padded(ggml_nbytes(tensor));
-    download(tensor, padded.data(), padded.size());
-    for (int64_t i = 0; i < ggml_nrows(tensor); ++i) {
-        std::memcpy(static_cast<char*>(data) + static_cast<size_t>(i) * bytes,
-                    padded.data() + static_cast<size_t>(i) * tensor->nb[1], bytes);
     }
 }
 

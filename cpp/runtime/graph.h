@@ -106,12 +106,4 @@ class Graph {
     SchedulerPtr scheduler_;      // other devices: operators they lack run on the CPU
 };
 
-// Whole-tensor transfers from and to host memory; sizes are checked in debug builds.
-void upload(ggml_tensor* tensor, const void* data, size_t bytes);
-void download(const ggml_tensor* tensor, void* data, size_t bytes);
-
-// The same for a tensor of TensorPool::columns(); `data` has n elements per column.
-void upload_columns(ggml_tensor* tensor, const void* data, int64_t n);
-void download_columns(const ggml_tensor* tensor, void* data, int64_t n);
-
 }  // namespace csm

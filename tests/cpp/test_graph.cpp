@@ -11,7 +11,7 @@
 #include "nn/philox.h"
 #include "nn/sort.h"
 #include "runtime/error.h"
-#include "runtime/graph.h"
+#include "runtime/transfers.h"
 
 namespace {
 
@@ -71,6 +71,34 @@ TEST(columns_of_a_pool_start_where_they_can_be_bound) {
     // nodes of our own take any address
     const auto cpu = csm::Device::open("cpu", 1);
     CHECK_EQ(csm::padded(*cpu, GGML_TYPE_I32, 3), 3);
+}
+
+TEST(inputs_of_a_block_are_tensors_of_their_own) {
+    for (const char* name : {"cpu", "cpu-generic"}) {
+        const auto device = csm::Device::open(name, 1);
+        csm::TensorPool pool(device, csm::InputBlock::kTensors + 3);
+        csm::InputBlock block(pool, *device);
+        ggml_tensor* numbers = block.input(GGML_TYPE_F32, 3);
+        ggml_tensor* columns = block.columns(GGML_TYPE_F32, 3, 2);
+        ggml_tensor* order = block.input(GGML_TYPE_I32, 1);
+        block.close();
+        pool.allocate();
+        block.write(numbers, std::vector<float>{1.0f, 2.0f, 3.0f});
+        block.write_columns(columns, std::vector<float>{10.0f, 20.0f, 30.0f, 40.0f, 50.0f, 60.0f}, 3);
+        block.write(order, std::vector<int32_t>{1});
+        block.send();
+        csm::Graph graph(device, 8);
+        ggml_tensor* second = ggml_get_rows(graph.ctx(), columns, order);
+        ggml_tensor* sum =
+            ggml_add(graph.ctx(), numbers, graph.bindable(ggml_view_1d(graph.ctx(), second, 3, 0)));
+        graph.add_output(sum);
+        graph.allocate();
+        graph.compute();
+        float out[3];
+        csm::download(sum, out, sizeof out);
+        CHECK_EQ(out[0], 41.0f);
+        CHECK_EQ(out[2], 63.0f);
+    }
 }
 
 TEST(the_order_of_a_write_and_a_read_must_follow_from_the_graph) {

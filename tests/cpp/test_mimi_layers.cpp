@@ -9,6 +9,7 @@
 #include "nn/conv.h"
 #include "nn/philox.h"
 #include "nn/rvq.h"
+#include "runtime/transfers.h"
 
 namespace {
 

@@ -135,11 +135,13 @@ class Composed {
         : codes_(codes),
           batch_(batch),
           device_(csm::Device::open("cpu", 2)),
-          pool_(device_, 2 + csm::SamplerInputs::kTensors),
+          pool_(device_, 2 + csm::InputBlock::kTensors + csm::SamplerInputs::kTensors),
+          block_(pool_, *device_),
           logits_(ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch)),
-          inputs_(pool_, *device_, codes, kCodebooks, batch),
+          inputs_(block_, pool_, *device_, codes, kCodebooks, batch),
           graph_(device_, csm::Sampler::kNodes + csm::Sampler::kSharedNodes) {
         inputs_.ranks = ggml_new_tensor_2d(pool_.ctx(), GGML_TYPE_F32, codes, batch);
+        block_.close();
         pool_.allocate();
         inputs_.upload_constants();
         drawn_ = csm::Sampler(graph_, inputs_, batch).draw(logits_, kCodebook);
@@ -159,9 +161,10 @@ class Composed {
             all_forced[n * kCodebook + b] = forced[b];
         }
         csm::upload(logits_, logits.data(), logits.size() * sizeof(float));
-        csm::upload(inputs_.settings, packed.data(), packed.size() * sizeof(float));
-        csm::upload(inputs_.uniforms, uniforms.data(), uniforms.size() * sizeof(float));
-        csm::upload(inputs_.forced, all_forced.data(), all_forced.size() * sizeof(int32_t));
+        block_.write(inputs_.settings, packed);
+        block_.write(inputs_.uniforms, uniforms);
+        block_.write(inputs_.forced, all_forced);
+        block_.send();
         graph_.compute();
         csm::download(drawn_, drawn.data(), n * sizeof(int32_t));
         return drawn;
@@ -172,6 +175,7 @@ class Composed {
     int codes_, batch_;
     std::shared_ptr<csm::Device> device_;
     csm::TensorPool pool_;
+    csm::InputBlock block_;
     ggml_tensor* logits_;
     csm::SamplerInputs inputs_;
     csm::Graph graph_;

@@ -6,6 +6,12 @@ if(NOT Vulkan_FOUND)
         "or the packages libvulkan-dev and glslc (found: headers '${Vulkan_INCLUDE_DIR}', library '${Vulkan_LIBRARY}', "
         "glslc '${Vulkan_GLSLC_EXECUTABLE}')")
 endif()
+# ggml asks it for what it can compile, and takes a program that does not start for one that can do everything.
+execute_process(COMMAND "${Vulkan_GLSLC_EXECUTABLE}" --version RESULT_VARIABLE glslc_failed
+    OUTPUT_QUIET ERROR_VARIABLE glslc_error)
+if(glslc_failed)
+    message(FATAL_ERROR "The shader compiler ${Vulkan_GLSLC_EXECUTABLE} does not start (${glslc_failed}): ${glslc_error}")
+endif()
 set(vulkan_needed 1.3.272)
 # FindVulkan says the version only in newer versions of CMake.
 file(STRINGS "${Vulkan_INCLUDE_DIR}/vulkan/vulkan_core.h" vulkan_lines REGEX "^#define VK_HEADER_VERSION")
