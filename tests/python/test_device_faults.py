@@ -1,6 +1,6 @@
 """A device that is lost, or whose memory is full: errors that name it, and a process that goes on.
 
-A library that is loaded before Vulkan's loader makes the driver's functions fail when it is told to.
+A library that is loaded before Vulkan's loader makes the driver's functions fail when told to.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ static Any get_of_device(void* device, const char* name) {
 }
 Any vkGetInstanceProcAddr(void* instance, const char* name) {
     static Get real;
-    if (real == NULL) real = (Get)dlsym(dlopen("libvulkan.so.1", RTLD_NOW), "vkGetInstanceProcAddr");
+    void* loader = dlopen("libvulkan.so.1", RTLD_NOW);
+    if (real == NULL) real = (Get)dlsym(loader, "vkGetInstanceProcAddr");
     return replace(name, real(instance, name));
 }
 """
