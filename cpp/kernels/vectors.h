@@ -80,12 +80,29 @@ CSM_INLINE Floats fused(Floats a, Floats b, Floats c) {
 #endif
 }
 
+#if !defined(CSM_FMA)
+// The C library's fma takes its time, and mingw-w64's is rounded twice. The product is exact as a double. The
+// sum's last bit is set if it is not, so that rounding it to a float is the one rounding that counts.
+CSM_INLINE float rounded_once(float a, float b, float c) {
+    const double product = static_cast<double>(a) * b;
+    double sum = product + c;
+    const double added = sum - product, lost = (product - (sum - added)) + (c - added);
+    uint64_t bits;
+    std::memcpy(&bits, &sum, sizeof(bits));
+    if (lost != 0.0 && std::isfinite(sum) && bits % 2 == 0) {
+        bits = (lost > 0.0) == (sum > 0.0) ? bits + 1 : bits - 1;
+        std::memcpy(&sum, &bits, sizeof(bits));
+    }
+    return static_cast<float>(sum);
+}
+#endif
+
 // a b + c, rounded once everywhere.
 CSM_INLINE Floats rounded_once(Floats a, Floats b, Floats c) {
 #if defined(CSM_FMA)
     return CSM_FMA(a, b, c);
 #else
-    for (int i = 0; i < CSM_LANES; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+    for (int i = 0; i < CSM_LANES; ++i) c[i] = rounded_once(a[i], b[i], c[i]);
     return c;
 #endif
 }

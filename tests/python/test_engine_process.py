@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,13 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def check(code: str, *arguments: object) -> None:
     done = run(code, *arguments)
     assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has the interpreter lock"
+)
+def test_a_python_without_the_lock_stays_without() -> None:
+    check("assert not sys._is_gil_enabled()")
 
 
 def test_backends_are_loaded_once_whoever_asks() -> None:

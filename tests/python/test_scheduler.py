@@ -475,16 +475,17 @@ def test_draining_and_closing() -> None:
 
 
 def test_a_dropped_scheduler_ends_its_threads() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     scheduler = scheduler_of(HashEngine(slots=1), threads=True)
     scheduler.submit(request("a")).result()
-    assert threading.active_count() == before + 2
+    started = set(threading.enumerate()) - before
+    assert len(started) == 2
     del scheduler
     gc.collect()
     until = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < until:
+    while any(thread.is_alive() for thread in started) and time.monotonic() < until:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_a_day_of_requests_leaves_nothing() -> None:
