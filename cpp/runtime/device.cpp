@@ -105,8 +105,11 @@ Device::Choice Device::choose(const std::string& name, int threads) {
             throw BackendError(
                 cat("device '", name, "': this build or machine has no GPU; use device 'cpu'"));
         if (number >= all.size())
-            throw BackendError(cat("device '", name, "': there are ", all.size(),
-                                   " GPUs, gpu:0 to gpu:", all.size() - 1, "; `csm-ggml doctor` lists them"));
+            throw BackendError(cat("device '", name, "': there ",
+                                   all.size() == 1
+                                       ? std::string("is one GPU, gpu:0")
+                                       : cat("are ", all.size(), " GPUs, gpu:0 to gpu:", all.size() - 1),
+                                   "; `csm-ggml doctor` lists them"));
         gpu = all[number];
     } else if (name != "cpu") {
         ggml_backend_dev_t dev = ggml_backend_dev_by_name(name.c_str());

@@ -1,5 +1,7 @@
 """A device that is lost, or whose memory is full: errors that name it, and a process that goes on.
 
+Besides, one of several devices. All in processes of their own.
+
 A library that is loaded before Vulkan's loader makes the driver's functions fail when told to.
 """
 
@@ -119,6 +121,37 @@ fails(
 """
 
 
+SECOND = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from csm_ggml import _core
+from reference import engines, scenes
+from reference.recipes import PLAIN4
+
+for device in "cpu", "gpu:0", "gpu:1":
+    model = _core.Model([sys.argv[2]], device=device, threads=1)
+    said = engines.speak_alone(model, scenes.text_prompt(PLAIN4), 4, **engines.GREEDY)
+    print(model.device, said.tolist())
+try:
+    _core.Model([sys.argv[2]], device="gpu:2")
+except _core.BackendError as e:
+    print(e)
+"""
+
+
+def run(code: str, *arguments: str, **environment: str) -> list[str]:
+    """The lines that a process writes; it has to end well."""
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout.splitlines()
+
+
 def test_errors_name_the_device_and_end_no_process(
     tmp_path: Path, gguf: Callable[..., Path]
 ) -> None:
@@ -128,15 +161,19 @@ def test_errors_name_the_device_and_end_no_process(
     assert COMPILER is not None
     subprocess.run([COMPILER, "-shared", "-fPIC", "-o", library, source], check=True)
     device = str(devices.TEST_DEVICE)
-    arguments = [str(Path(__file__).parent), str(gguf("plain4")), device]
-    said = subprocess.run(
-        [sys.executable, "-c", CHILD, *arguments],
-        env={**os.environ, "LD_PRELOAD": str(library), "CSM_TEST_FAULTS": str(faults)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    lines = said.stdout.splitlines()
-    assert said.returncode == 0, said.stderr
+    settings = {"LD_PRELOAD": str(library), "CSM_TEST_FAULTS": str(faults)}
+    lines = run(CHILD, str(gguf("plain4")), device, **settings)
     assert [line.split()[0] for line in lines] == ["full"] * 2 + ["goes"] + ["lost"] * 4, lines
     assert all(device in line for line in lines if line != "goes on"), lines
+
+
+@pytest.mark.skipif(
+    "GGML_VK_VISIBLE_DEVICES" not in os.environ, reason="needs a device's number to name it twice"
+)
+def test_the_second_of_two_devices(gguf: Callable[..., Path]) -> None:
+    number = os.environ["GGML_VK_VISIBLE_DEVICES"].split(",")[0]
+    *said, refused = run(SECOND, str(gguf("plain4")), GGML_VK_VISIBLE_DEVICES=f"{number},{number}")
+    assert [line.split()[0] for line in said] == ["CPU", "Vulkan0", "Vulkan1"]
+    if devices.exact(str(devices.TEST_DEVICE)):
+        assert len({line.split(maxsplit=1)[1] for line in said}) == 1, said
+    assert refused.startswith("device 'gpu:2': there are 2 GPUs, gpu:0 to gpu:1")
