@@ -27,6 +27,7 @@ from export import DEPTH_SAMPLING, MAX_FRAMES, SAMPLING, load_codec, load_model
 from features import _FILTERS, FFT, HOP, WINDOW, Quantizer
 from judge import Judge, Score
 from lm_data import Conversations
+from texts import unread_examples
 from tokenizer import build_tokenizer
 from tokens import HELD_OUT_SHARD, load_coded, load_shard, shards
 
@@ -119,11 +120,17 @@ def speak(model, text: str, seed: int, sampling: dict, depth: dict) -> np.ndarra
     return codes[: ends[0]] if len(ends) else codes
 
 
+def spoken_texts(args: argparse.Namespace) -> list[str]:
+    if args.set == "WORDNET":
+        return unread_examples(args.count)
+    return getattr(sentences, args.set)[: args.count]
+
+
 def gate_engine(work_dir: Path, args: argparse.Namespace) -> None:
     from csm_ggml import CSM
 
     engine = CSM.from_pretrained(str(args.model), threads=1)
-    texts = getattr(sentences, args.set)[: args.count]
+    texts = spoken_texts(args)
     spoken = [engine.generate(f"[{args.tag}]{t}", seed=args.seed + i) for i, t in enumerate(texts)]
     print(f"ended by themselves: {sum(a.finish_reason == 'eos' for a in spoken)} of {len(spoken)}")
     report(work_dir / "wav", f"engine-{args.set.lower()}", [a.samples for a in spoken], list(texts))
@@ -133,7 +140,7 @@ def gate_speech(work_dir: Path, args: argparse.Namespace) -> None:
     model = load_model(work_dir)
     sampling = {"temperature": args.temperature, "top_k": args.top_k}
     depth = {"temperature": args.depth_temperature, "top_k": args.top_k}
-    texts = getattr(sentences, args.set)[: args.count]
+    texts = spoken_texts(args)
     waves, frames, start = [], 0, time.monotonic()
     for i, text in enumerate(texts):
         codes = speak(model, f"[{args.tag}]{text}", args.seed + i, sampling, depth)
@@ -159,7 +166,7 @@ def main() -> None:
     parser.add_argument(
         "gate", choices=["tokens", "reading", "speech", "griffin", "engine", "recode"]
     )
-    parser.add_argument("--set", choices=["TUNING", "FINAL"], default="TUNING")
+    parser.add_argument("--set", choices=["TUNING", "FINAL", "WORDNET"], default="TUNING")
     parser.add_argument("--model", type=Path, help="the GGUF of `engine` and `recode`")
     parser.add_argument("--tag", type=int, default=0, help="0: the woman, 1: the man")
     parser.add_argument("--count", type=int, default=40)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from transformers import CsmForConditionalGeneration, MimiModel
 
+import gguf_codec
 from decoder import Vocoder
 from features import Quantizer
 from lm_model import export_names
@@ -52,8 +53,13 @@ def load_codec(work_dir: Path) -> MimiModel:
     return mimi.eval()
 
 
-def load_model(work_dir: Path) -> CsmForConditionalGeneration:
-    """The whole model in transformers' class, in evaluation mode."""
+def load_model(work_dir: Path, codec: Path | None = None) -> CsmForConditionalGeneration:
+    """The whole model in transformers' class, in evaluation mode.
+
+    Args:
+        work_dir: of the trained parts.
+        codec: a GGUF whose codec is taken instead of a trained one.
+    """
     tokenizer = build_tokenizer()
     config = csm_config(tokenizer.get_vocab_size(), special_ids(tokenizer))
     model = CsmForConditionalGeneration(config)
@@ -63,7 +69,8 @@ def load_model(work_dir: Path) -> CsmForConditionalGeneration:
     left = [k for k in left if "audio_tokens_offsets" not in k]
     if left or result.unexpected_keys:
         raise SystemExit(f"names differ: missing {left}, unexpected {result.unexpected_keys}")
-    model.codec_model.load_state_dict(load_codec(work_dir).state_dict())
+    mimi = gguf_codec.load_codec(codec) if codec else load_codec(work_dir)
+    model.codec_model.load_state_dict(mimi.state_dict())
     return model.eval()
 
 
@@ -113,8 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--codec", type=Path, help="a GGUF whose codec is taken")
     args = parser.parse_args()
-    model = load_model(args.work_dir)
+    model = load_model(args.work_dir, args.codec)
     save(model, args.output)
     total = sum(p.numel() for p in model.parameters())
     print(f"{total / 1e6:.2f} M parameters, {CODES} codes, in {args.output}")

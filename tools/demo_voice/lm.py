@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from common import Average, Run, one_thread
 from features import Quantizer
-from language_start import continue_from
+from file_codebooks import books_of
+from language_start import continue_from, load_language
 from lm_data import Conversations
 from lm_model import Speech
 from models import CODEBOOKS, CODES, csm_config
+from speakers import MAN
 
 
 def start_from_geometry(model: Speech, books: np.ndarray) -> None:
@@ -54,7 +56,8 @@ def split_parameters(model: Speech) -> tuple[list[nn.Parameter], list[nn.Paramet
 def check(model: Speech, data: Conversations) -> dict[str, float]:
     """Validation losses; how much reading (c0, phone) and imitating (depth) depend on the rows."""
     found: dict[str, dict[str, float]] = {}
-    for kind in ("woman", "man", "shuffled", "guest", "stranger"):
+    kinds = ("woman", "shuffled", *(("man", "guest", "stranger") if MAN in data.said_by else ()))
+    for kind in kinds:
         sums: dict[str, float] = {}
         total = 0
         for rows in data.validation(kind):
@@ -66,10 +69,26 @@ def check(model: Speech, data: Conversations) -> dict[str, float]:
                     sums[key] = sums.get(key, 0.0) + float(value) * count
         found[kind] = {key: value / total for key, value in sums.items()}
     scores = {f"val_{key}": value for key, value in found["woman"].items()}
-    scores |= {f"{kind}_depth": found[kind]["depth"] for kind in ("man", "guest")}
     for key in ("c0", "phone"):
         scores[f"gap_{key}"] = found["shuffled"][key] - found["woman"][key]
-    return scores | {"gap_voice": found["stranger"]["depth"] - found["guest"]["depth"]}
+    if "man" in found:
+        scores |= {f"{kind}_depth": found[kind]["depth"] for kind in ("man", "guest")}
+        scores["gap_voice"] = found["stranger"]["depth"] - found["guest"]["depth"]
+    return scores
+
+
+def start(model: Speech, args: argparse.Namespace) -> np.ndarray:
+    """Fills the model as the options say; returns the codebooks [8, codes, dim]."""
+    if args.same_codes:
+        load_language(model, args.start)
+        return books_of(args.start)
+    quantizer = Quantizer.load(args.work_dir)
+    books = np.concatenate([quantizer.semantic.books, quantizer.acoustic.books])
+    if args.start:
+        continue_from(model, args.start, args.work_dir, quantizer)
+    else:
+        start_from_geometry(model, books)
+    return books
 
 
 def main() -> None:
@@ -82,18 +101,15 @@ def main() -> None:
     parser.add_argument("--drop", type=float, default=0.5, help="frames that lose finer codes")
     parser.add_argument("--noise", type=float, default=0.03, help="codes replaced by any other")
     parser.add_argument("--start", type=Path, help="a GGUF to start from")
+    parser.add_argument("--same-codes", action="store_true", help="the codes are of that GGUF")
+    parser.add_argument("--long", type=float, default=0.35, help="share of long segments")
     parser.add_argument("--check", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     one_thread(args.seed)
-    data = Conversations(args.work_dir, args.seed)
+    data = Conversations(args.work_dir, args.seed, args.long)
     model = Speech(csm_config(data.tokenizer.get_vocab_size(), data.special))
-    quantizer = Quantizer.load(args.work_dir)
-    books = np.concatenate([quantizer.semantic.books, quantizer.acoustic.books])
-    if args.start:
-        continue_from(model, args.start, args.work_dir, quantizer)
-    else:
-        start_from_geometry(model, books)
+    books = start(model, args)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters")
     average = Average(model, 0.99)
     model.neighbours = nearest_codes(books, 6)
@@ -112,6 +128,8 @@ def main() -> None:
     if run.step:
         torch.manual_seed(args.seed + run.step)
         data.rng = type(data.rng)(type(data.rng.bit_generator)(args.seed + run.step))
+    if args.start and not run.step:
+        run.write(**check(model, data))
     bar = tqdm(total=int(args.seconds), initial=int(run.seconds), unit="s", mininterval=5)
     sums: dict[str, float] = {}
     while run.seconds < args.seconds and not run.stopped:

@@ -30,6 +30,7 @@ PHONE_TIMES = (0.02, 0.06, 0.12)  # seconds after the start of the coming frame
 COLUMN_S = 0.01
 FRAME_S = 0.08
 GUESTS = 0.45  # of the conversations
+LONGEST = 200  # characters of a segment of several texts
 VALIDATED = 80  # held-out texts
 
 
@@ -105,9 +106,10 @@ class Segment:
 
 
 class Conversations:
-    """Source of batches; `held_out` is the validation shard."""
+    """Source of batches; `held_out` is the validation shard, `long` the share of long segments."""
 
-    def __init__(self, work_dir: Path, seed: int) -> None:
+    def __init__(self, work_dir: Path, seed: int, long: float = 0.35) -> None:
+        self.long = long
         self.tokenizer = build_tokenizer()
         self.special = special_ids(self.tokenizer)
         self.space = self.tokenizer.token_to_id("\u0120")
@@ -182,21 +184,31 @@ class Conversations:
     def conversation(self) -> list[Segment]:
         """One to four segments: the two voices of the tags, or guests after their contexts."""
         rng = self.rng
-        voices = [WOMAN, MAN]
+        voices = [WOMAN, MAN if MAN in self.said_by else WOMAN]
         out: list[Segment] = []
         turns = 1 if rng.random() < 0.75 else int(rng.integers(2, 4))
         tags = [int(t) for t in rng.integers(0, 2, turns)]
         if rng.random() < 0.7:
             tags = [tags[0]] * turns
-        if rng.random() < GUESTS:
+        if len(self.said_by) > len(voices) and rng.random() < GUESTS:
             for tag in sorted(set(tags)):
                 voices[tag] = int(rng.choice(sorted(self.said_by)))
                 said = self.pick(voices[tag], 1 if rng.random() < 0.6 else 2)
                 out.append(self.segment(said, tag, voices[tag], learned=False))
         for tag in tags:
-            count = int(rng.choice([1, 2, 3], p=[0.65, 0.22, 0.13]))
-            out.append(self.segment(self.pick(voices[tag], count), tag, voices[tag]))
+            out.append(self.segment(self.some(voices[tag]), tag, voices[tag]))
         return out
+
+    def some(self, number: int) -> list[Text]:
+        """Texts for one segment: often one, else as many as it takes to be long."""
+        texts = self.pick(number, 1)
+        if self.rng.random() < self.long:
+            letters = int(self.rng.integers(40, LONGEST))
+            while sum(len(t.text) for t in texts) < letters:
+                texts += self.pick(number, 1)
+            while len(texts) > 1 and sum(len(t.text) for t in texts) > LONGEST:
+                texts.pop()
+        return texts
 
     def batch(self, rows: int, length: int) -> Rows:
         out = empty_rows(rows, length)

@@ -39,6 +39,13 @@ def wordnet_examples() -> Iterator[str]:
                     yield phrase if phrase[-1] in ".?!" else phrase + "."
 
 
+def unread_examples(count: int) -> list[str]:
+    """WordNet's phrases at the far end of the order that `build_texts` takes them in."""
+    wordnet = list(wordnet_examples())
+    random.Random(1).shuffle(wordnet)
+    return [text[0].upper() + text[1:] for text in wordnet[-count:]]
+
+
 def austen_books() -> list[str]:
     """The running text of the six novels packed in R's janeaustenr; none without the package."""
     if not AUSTEN.exists():
