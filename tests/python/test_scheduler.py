@@ -337,6 +337,32 @@ def test_a_job_tells_its_state_and_its_end() -> None:
     assert late == [second]
 
 
+def test_waiting_leaves_nothing() -> None:
+    """Neither those who gave up waiting, nor bells that nobody hears where there is no thread."""
+
+    class Slow(HashEngine):
+        def step(self, *args: Any, **more: Any) -> Any:
+            time.sleep(0.05)
+            return super().step(*args, **more)
+
+    scheduler = scheduler_of(Slow(), threads=True)
+    job = scheduler.submit(request("a"))
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            job.result(timeout=0.01)
+    assert not job._outbox._wakers
+    job.result()
+    scheduler.close()
+
+    engine = HashEngine()
+    threadless = scheduler_of(engine)
+    for _ in range(20):
+        threadless.submit(request("a")).cancel()
+    assert threadless._runner.news.qsize() == 1
+    assert threadless.stats().queued == 20
+    check_free(threadless, engine)
+
+
 def test_callbacks_may_fail_and_must_not_wait() -> None:
     scheduler = scheduler_of(HashEngine(slots=1), threads=True)
     job, errors = scheduler.submit(request("a")), []

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -53,9 +54,11 @@ class _Runner:
     def __init__(self, loop: Loop, worker: Worker) -> None:
         self.loop = loop
         self.worker = worker
-        # Of inbox, threads and closing. A collected object may release a lease while it is held.
+        # Of arrivals, inbox, threads and closing. A collected object may release a lease while it
+        # is held.
         self.lock = threading.RLock()
-        self.inbox: deque[Entry | Callable[[], None]] = deque()  # jobs, and what else is to be done
+        self.arrivals: deque[Entry] = deque()
+        self.inbox: deque[Callable[[], None]] = deque()  # what else is to be done
         # Something to look at; Ctrl-C cannot strike inside of it, as it can in an Event.
         self.news: SimpleQueue[None] = SimpleQueue()
         self.daemon = Daemon("csm-scheduler")
@@ -65,15 +68,17 @@ class _Runner:
         self.ticking = threading.RLock()
         self.pid = os.getpid()
 
-    def post(self, command: Entry | Callable[[], None]) -> None:
-        """Have a job taken, or something else done, between two ticks."""
+    def post(self, command: Callable[[], None]) -> None:
+        """Have something done between two ticks."""
         with self.lock:
             self.inbox.append(command)
         self.wake()
 
     def wake(self) -> None:
         """Have the thread look at what there is."""
-        self.news.put(None)
+        # One is enough: the thread takes it before it looks.
+        if self.news.empty():
+            self.news.put(None)
 
     def sleep(self, seconds: float | None) -> bool:
         """Wait until there may be something to do; returns whether there was within the time."""
@@ -83,17 +88,12 @@ class _Runner:
             return False
         return True
 
-    @property
-    def arriving(self) -> int:
-        """Jobs in the inbox; for those who hold the lock."""
-        return sum(isinstance(command, Entry) for command in self.inbox)
-
-    def carry_out(self, command: Entry | Callable[[], None]) -> None:
-        """Do what was posted."""
-        if isinstance(command, Entry):
-            self.loop.add(command)
-        else:
-            command()
+    def next_command(self) -> Callable[[], None] | None:
+        """What was posted: jobs first, as what is released after a job must not come before it."""
+        with self.lock:
+            if self.arrivals:
+                return partial(self.loop.add, self.arrivals.popleft())
+            return self.inbox.popleft() if self.inbox else None
 
     def start(self) -> None:
         """Start the threads, unless they run or cannot be had."""
@@ -130,12 +130,8 @@ class _Runner:
     def once(self) -> bool:
         """Carry out what was posted, and one tick."""
         with self.ticking:
-            while True:
-                with self.lock:
-                    if not self.inbox:
-                        break
-                    command = self.inbox.popleft()
-                self.carry_out(command)
+            while (command := self.next_command()) is not None:
+                command()
             try:
                 return self.loop.tick()
             except Exception as error:
@@ -148,10 +144,8 @@ class _Runner:
     def end(self) -> None:
         """Tell those who still wait, and free everything."""
         with self.ticking:
-            with self.lock:
-                self.inbox, left = deque(), self.inbox
-            for command in left:
-                self.carry_out(command)
+            while (command := self.next_command()) is not None:
+                command()
             self.loop.fail_all(JobCancelled("the model was closed"))
             self.loop.drop_engine()
             self.worker.stop()
@@ -303,14 +297,15 @@ class Scheduler:
         outbox = Outbox(frames)
         entry = Entry(request, outbox, chunks, priority == "live", 0, until, watermark, lease)
         with runner.lock:
-            waiting = runner.arriving + runner.loop.queued
+            waiting = len(runner.arrivals) + runner.loop.queued
             # What finds a free slot does not wait.
             waiting -= runner.loop.free
             if waiting >= self._queue:
                 raise self._queue_full(waiting)
             self._numbers += 1
             entry.number = self._numbers
-            runner.post(entry)
+            runner.arrivals.append(entry)
+        runner.wake()
         runner.start()
         return Job(self, outbox, request)
 
@@ -332,8 +327,7 @@ class Scheduler:
         loop = self._runner.loop
         frames, rows = loop.meter.rates()
         counts: dict[str, Any] = loop.count()
-        with self._runner.lock:
-            counts["queued"] += self._runner.arriving
+        counts["queued"] += len(self._runner.arrivals)
         return SchedulerStats(
             slots=self._slots,
             **counts,
